@@ -11,8 +11,8 @@ from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reslab.data.sources.columns import find_column
 from reslab.data.sources.parquet import picture_ending
-from reslab.data.sources.table import find_column
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import UserError, extra
 from reslab.runs.files import make_folder, relative_to, write_bytes

@@ -18,6 +18,7 @@ from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, par
 from reslab.data.frames import to_expression
 from reslab.data.framing import Form
 from reslab.data.images import ImageSet, Labelled
+from reslab.data.names import write_choice
 from reslab.data.notes import say_once
 from reslab.data.pictures import check_channels, with_channels
 from reslab.data.pixels import Converted, Pixels, join
@@ -37,10 +38,10 @@ from reslab.data.split import limit
 from reslab.data.storage.blocks import Source
 from reslab.data.storage.blocks import resize as resize_images
 from reslab.data.storage.stored import read_cached
-from reslab.errors import UserError, did_you_mean, naming_problem
+from reslab.errors import UserError, naming_problem
 from reslab.recipe.shapes import Channels, Resizing
 from reslab.records import SplitName
-from reslab.words import counted, named
+from reslab.words import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -231,7 +232,8 @@ def find_digests(expression: str, split: SplitName, *, data_dir: Path | None = N
     found = [keys_of(listing.of_split(split).digests()) for _, listing in list_files(expression, data_dir=data_dir)]
     for term in parse(expression):
         if isinstance(term, LocatedTerm) and term.source == "npz":
-            digests = open_npz(find_place(term.path, data_dir), split=split).digests
+            choice = write_choice(term.classes, term.without)
+            digests = open_npz(find_place(term.path, data_dir), split=split, choice=choice).digests
             found += [] if digests is None else [digests]
     return np.concatenate([np.empty(0, dtype=np.uint64), *found])
 
@@ -297,7 +299,7 @@ def _white_of(term: Term, data_dir: Path | None) -> int | None:
         case "folder" | "csv":
             return white_of_listing(_list_term(term, data_dir))
         case "npz":
-            return white_of_npz(find_place(term.path, data_dir))
+            return white_of_npz(find_place(term.path, data_dir), choice=write_choice(term.classes, term.without))
         case "shards":
             files = find_foreign(term.url)
             return white_of_foreign(files) if files else white_of_shards(term.url)
@@ -324,8 +326,6 @@ def _read_term(term: Term, split: SplitName, data_dir: Path | None, form: Form, 
     part = _read_source(term, split, data_dir, form, skip_damaged)
     if isinstance(term, NamedTerm):
         part = _select(part, term.classes)
-    elif isinstance(term, LocatedTerm) and term.source == "npz":
-        part = _choose_classes(part, term)
     if term.limit is not None and split == "train":
         chosen = limit(part.labels, classes=part.classes, num=term.limit, digests=part.digests)
         part = part.subset(chosen)
@@ -346,7 +346,12 @@ def _read_source(term: Term, split: SplitName, data_dir: Path | None, form: Form
         case "folder" | "csv":
             source = open_listing(_list_term(term, data_dir), split=split, form=form)
         case "npz":
-            source = open_npz(find_place(term.path, data_dir), split=split, white=form.white)
+            source = open_npz(
+                find_place(term.path, data_dir),
+                split=split,
+                white=form.white,
+                choice=write_choice(term.classes, term.without),
+            )
         case "shards":
             if files := find_foreign(term.url):
                 source = open_foreign(files, split=split, form=form)
@@ -373,15 +378,6 @@ def _convert(part: Labelled, term: Term, channels: Channels) -> Labelled:
     if isinstance(part.images, Pixels):
         return part._replace(images=Converted(part.images, channels))
     return part._replace(images=with_channels(part.images, channels))
-
-
-def _choose_classes(part: Labelled, term: LocatedTerm) -> Labelled:
-    """Select the classes of a term. Raises: UserError if a class does not exist."""
-    for name in (*term.classes, *term.without):
-        if name not in part.classes:
-            known = did_you_mean(name, part.classes, otherwise="it has " + named(part.classes))
-            raise UserError(f"{term.origin} has no class {name!r}: {known}")
-    return _select(part, term.classes or tuple(name for name in part.classes if name not in term.without))
 
 
 def _select(part: Labelled, classes: tuple[str, ...]) -> Labelled:

@@ -14,6 +14,7 @@ from statistics import fmean, median
 from reslab.data.expression import LocatedTerm, NamedTerm, ShardsTerm, Term, parse
 from reslab.data.framing import Form
 from reslab.data.load import find_place, list_files
+from reslab.data.names import write_choice
 from reslab.data.pictures import decode, opening
 from reslab.data.progress import in_threads
 from reslab.data.sources.decoded import WORKERS
@@ -89,7 +90,8 @@ def _size_of(term: Term, data_dir: Path | None) -> Size | None:
             side = SIDES.get(source, CIFAR)
             return side, side
         case LocatedTerm(source="npz", path=path):
-            block = next(open_npz(find_place(path, data_dir), split="train").blocks)
+            choice = write_choice(term.classes, term.without)
+            block = next(open_npz(find_place(path, data_dir), split="train", choice=choice).blocks)
             if not isinstance(block, Unreadable):
                 height, width = block.images.shape[2:]
                 return width, height

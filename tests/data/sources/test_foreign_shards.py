@@ -111,6 +111,8 @@ def test_other_kinds_of_pictures_in_several_tars_are_cut_by_content(tmp_path: Pa
         ("CIFAR10_Test_0.tar", True),
         ("set0validation1.tar", True),
         ("latest-000.tar", False),
+        ("valley-0.tar", False),
+        ("devices-0.tar", False),
         ("train-test-split.tar", False),  # the beginning decides
     ],
 )
@@ -139,12 +141,22 @@ GOOD = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(0)), ("1.cls",
 @pytest.mark.parametrize(
     ("name", "members", "message"),
     [
-        ("train.tar", [("a.png", picture(0))], "train.tar: a.png has no label: it needs a .cls, .txt or .json"),
-        ("train.tar", [("a.png", picture(0)), ("a.json", b"{}")], "a.json has no label"),
+        ("train.tar", [("a.png", picture(0))], "train.tar: a.png has no label: it needs a .cls or .txt"),
+        ("train.tar", [("a.png", picture(0)), ("a.json", b"{}")], "a.png has no label: .* or a .json with a number"),
+        ("train.tar", [("a.png", picture(0)), ("a.cls", b"\n")], "a.png has no label"),
+        ("train.tar", [("a.png", picture(0)), ("a.cls", b"\xe9")], "a.cls cannot be read as a label: 'utf-8'"),
+        (
+            "train.tar",
+            [("a.bmp", picture(0, "BMP"))],
+            r"holds no pictures: .*; 1 not used, .bmp files: train.tar/a.bmp",
+        ),
         ("train.tar", [("a.png", picture(0)), ("a.cls", b"-1")], "has the label -1: labels are 0 or more"),
         ("train.tar", [("a.cls", b"1")], "holds no pictures"),
         ("train.tar", [*GOOD, ("2.png", b"broken"), ("2.cls", b"1")], "train.tar/2.png cannot be read as a picture"),
         ("test.tar", GOOD, "holds no shards for training"),
+        ("train.tar", [*GOOD, ("0.png", picture(9))], r"train.tar holds 0.png twice: pack it again"),
+        ("train.tar", [*GOOD, ("0.cls", b"1")], r"train.tar holds 0.cls twice: pack it again"),
+        ("train.tar", [("0.jpg", picture(9, "JPEG")), *GOOD], r"holds 0.jpg and 0.png, but an image has one picture"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, members: Any, message: str) -> None:
@@ -152,6 +164,80 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, members: Any, 
     write_tar(tmp_path / "test-1.tar", GOOD)
     with pytest.raises(UserError, match=message):
         load(f"shards:{tmp_path}", "train", image_size=8)
+
+
+def test_what_a_tar_holds_besides_is_said(tmp_path: Path, capsys: Any) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for name, content in [
+            *(
+                (f"{n}.{kind}", b"%d" % (n % 2) if kind == "cls" else picture(n))
+                for n in range(8)
+                for kind in ("cls", "png")
+            ),
+            *((f"{n}.bmp", picture(n, "BMP")) for n in range(8, 10)),
+            *((f"{n}.cls", b"1") for n in range(8, 11)),
+            ("._0.cls", b"\xb0"),
+            ("__MACOSX/0.png", b"\xb0"),
+            ("README", b"x"),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("10.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "0.png"
+        tar.addfile(link)
+    images = load(f"shards:{tmp_path}", "train", image_size=8)
+    assert len(images.labels) + len(load(f"shards:{tmp_path}", "test", image_size=8).labels) == 8
+    said = [
+        line.partition(": ")[2].removeprefix(f"shards:{tmp_path}: ") for line in capsys.readouterr().err.splitlines()
+    ]
+    assert said == [
+        "3 not used, labels without a picture: train.tar/8.cls, train.tar/9.cls, train.tar/10.cls",
+        "2 not used, .bmp files: train.tar/8.bmp, train.tar/9.bmp (save them as JPEG or PNG)",
+        "1 not used, files without an ending: train.tar/README",
+        "1 not used, links and special files: train.tar/10.png (pack the files themselves)",
+    ]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("beside", "taken"),
+    [
+        ({"json": b'{"width": 8}', "cls": b"cat"}, "cat"),
+        ({"json": b'{"label": 3}', "cls": b"cat"}, "cat"),
+        ({"txt": b"a photo of a cat", "cls": b"cat"}, "cat"),
+        ({"txt": b"a photo of a cat", "json": b'{"label": "cat"}'}, "cat"),
+        ({"json": b'{"width": 8}', "txt": b"cat"}, "cat"),
+    ],
+)
+def test_the_label_is_the_same_in_any_order(
+    tmp_path: Path, beside: dict[str, bytes], taken: str, is_first: bool, capsys: Any
+) -> None:
+    some = list(beside.items())[:: 1 if is_first else -1]
+    members = [(f"{number}.{kind}", content) for number in range(2) for kind, content in some]
+    members += [(f"{number}.png", picture(number)) for number in range(2)]
+    write_tar(
+        tmp_path / "train.tar",
+        [*members, ("2.png", picture(2)), ("2.cls", b"dog"), ("3.png", picture(3)), ("3.cls", b"dog")],
+    )
+    assert load(f"shards:{tmp_path}", "train", image_size=8).classes == (taken, "dog")
+    assert "2 not used, files beside another label: train.tar/0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ("1 01 10", ("01", "1", "10")),
+        ("2 10 1", ("1", "2", "10")),
+        ("caf\u00e9 cafe\u0301 2", ("2", "caf\u00e9")),
+    ],
+)
+def test_labels_are_one_class_only_if_they_look_the_same(tmp_path: Path, labels: str, classes: tuple[str, ...]) -> None:
+    names = labels.split()
+    members = [(f"{number}.png", picture(number)) for number in range(30)]
+    members += [(f"{number}.cls", names[number % 3].encode()) for number in range(30)]
+    write_tar(tmp_path / "train.tar", members)
+    assert load(f"shards:{tmp_path}", "train", image_size=8).classes == classes
 
 
 def test_a_tar_that_was_cut_off_is_one_sentence(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from reslab.data.framing import Form
 from reslab.data.load import list_files, load, load_validation
 from reslab.data.notes import already_said
 from reslab.data.recipe_data import read_split
-from reslab.data.sources import table
+from reslab.data.sources import samples, table
 from reslab.data.sources.listing import Listing
 from reslab.errors import UserError
 from reslab.recipe.recipe import Recipe
@@ -355,7 +355,18 @@ NOT_USED: dict[str, tuple[Build, str, list[str]]] = {
             files=["x/1.png", "x/2.png", "y/3.png", "z/3.png"],
         ),
         "csv:{}/t.csv",
-        ["1 not used, rows whose picture lies in several folders: 3.png (add the folder"],
+        ["1 not used, rows whose name several pictures have: 3.png (add the folder and"],
+    ),
+    "one of two endings": (
+        write_table(
+            "t.csv",
+            "file,label",
+            *("1,a", "2,b", "3,b", "3.jpg,a"),
+            folder="",
+            files=["1.jpg", "2.png", "3.jpg", "3.png"],
+        ),
+        "csv:{}/t.csv",
+        ["1 not used, rows whose name several pictures have: 3 (add the folder and the ending"],
     ),
     "a picture that another folder has by its name": (
         write_table(
@@ -557,6 +568,11 @@ REFUSED: dict[str, tuple[Build, str, str]] = {
         "csv:{}/t.csv",
         "has several columns called 'label': rename all but one",
     ),
+    "two columns that may be meant": (
+        write_table("t.csv", "file,label,Label", "1.png,a,b", folder="", files=["1.png"]),
+        "csv:{}/t.csv",
+        "the columns label and Label could both be the label: rename or remove all but one",
+    ),
     "a table without labels": (
         write_table("t.csv", "file,label", "1.png,", folder="", files=["1.png"]),
         "csv:{}/t.csv",
@@ -690,6 +706,20 @@ def test_pictures_inside_of_parquet_come_before_their_names(tmp_path: Path, name
     assert beside.files == tuple(tmp_path / f"{place}.png" for place in order)
 
 
+def test_pictures_inside_of_parquet_are_those_of_a_usual_name(tmp_path: Path) -> None:
+    for number in range(4):
+        draw(tmp_path / f"{number}.png")
+    contents = [(tmp_path / f"{number}.png").read_bytes() for number in range(4)]
+    frame = pandas.DataFrame({"hash": [b"1234"] * 4, "mask": [{"bytes": content} for content in contents[::-1]]})
+    frame = frame.assign(image=[{"bytes": content} for content in contents], label=["cat"] * 2 + ["dog"] * 2)
+    frame.to_parquet(tmp_path / "t.parquet")
+    listing = list_one(f"csv:{tmp_path}/t.parquet")
+    assert [file.read_bytes() for file in listing.files] == contents
+    said = "pictures are those of the column 'image', not of hash and mask, which ?file= can name"
+    assert said in listing.summary()
+    assert said not in list_one(f"csv:{tmp_path}/t.parquet?file=mask").summary()
+
+
 def test_parquet_names_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"t\.parquet cannot be read as Parquet"):
@@ -743,6 +773,97 @@ def test_a_corrected_label_is_read(tmp_path: Path) -> None:
     images = load(expression, "train", image_size=4)
     assert images.names == tuple(f"{name}.png" for name in "abcdef")  # in the same order as before
     assert images.counts() == [2, 4]
+
+
+@pytest.mark.parametrize("also", [[], ["train/25.png"], ["more/0.png"]])
+def test_a_row_of_a_split_has_its_picture_in_a_folder_of_it(tmp_path: Path, also: list[str]) -> None:
+    """Both folders have the names 0.png to 19.png, and test/ alone has 20.png."""
+    rows = [f"{number}.png,{'ab'[number % 2]},train" for number in range(12)]
+    rows += [f"{number}.png,{'ab'[number % 2]},test" for number in range(12, 21)]
+    files = [f"{split}/{number}.png" for split in ("train", "test") for number in range(20)]
+    write_table("t.csv", "file,label,split", *rows, folder="", files=[*files, "test/20.png", *also])(tmp_path)
+    listing = list_one(f"csv:{tmp_path}/t.csv")
+    assert listing.splits is not None
+    assert [name.split("/")[0] for name in listing.names] == list(listing.splits)
+    assert len(listing.names) == 21
+
+
+def test_a_row_of_a_split_without_a_folder_is_not_guessed(tmp_path: Path) -> None:
+    rows = ["1.png,a,train", "2.png,b,train", "3.png,a,val", "4.png,b,val"]
+    files = ["train/1.png", "train/2.png", "train/3.png", "train/4.png", "test/3.png"]
+    write_table("t.csv", "file,label,split", *rows, folder="", files=files)(tmp_path)
+    listing = list_one(f"csv:{tmp_path}/t.csv:b")
+    assert listing.names == ("train/2.png", "train/4.png")
+    assert "1 not used, rows whose name several pictures have: 3.png" in "\n".join(listing.summary())
+
+
+def test_a_group_of_a_column_holds_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    rows = ["1.png,a,x", "2.png,a,y", "3.png,b,x", "4.png,b,y"]
+    fill("cafe", num=5)(tmp_path)
+    try:
+        os.rename(tmp_path / "cafe", os.fsencode(tmp_path) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("the disk takes only names in UTF-8")
+    (tmp_path / "t.csv").write_text("\n".join(["file,label,group", *rows]))
+    listing = list_one(f"csv:{tmp_path}/t.csv")
+    assert listing.groups == ("x", "y", "x", "y")
+    assert listing.names[0] == "caf\\udce9/1.png"
+
+
+def test_a_pattern_of_groups_finds_letters_however_they_are_composed(tmp_path: Path) -> None:
+    for name in "ab":
+        for number in range(2):
+            draw(tmp_path / name / f"ko\u0308ln{number}_{name}.png")
+    listing = list_one(f"folder:{tmp_path}?group=(k\u00f6ln[0-9]+)_")
+    assert listing.groups == ("k\u00f6ln0", "k\u00f6ln1", "k\u00f6ln0", "k\u00f6ln1")
+
+
+def _refuse_names(monkeypatch: pytest.MonkeyPatch, kind: type, method: str, *names: str) -> None:
+    """Refuse access to what is called so, even to root."""
+    own = getattr(kind, method)
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name in names:
+            raise PermissionError(13, "Permission denied")
+        return own(path, *args, **options)
+
+    monkeypatch.setattr(kind, method, refuse)
+
+
+def test_what_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill("set/a", "set/b", also=["locked/inner/x.npy"])(tmp_path)
+    (tmp_path / "set/LOC_synset_mapping.txt").write_text("a cat")
+    for method in ("iterdir", "glob", "read_text"):
+        _refuse_names(monkeypatch, Path, method, "locked", "LOC_synset_mapping.txt")
+    for expression, file in (
+        (f"npz:{tmp_path}/locked", "locked"),
+        (f"shards:{tmp_path}/locked", "locked"),
+        (f"folder:{tmp_path}/set", "set/LOC_synset_mapping.txt"),
+    ):
+        with pytest.raises(UserError, match=f"{tmp_path}/{file} cannot be read: Permission denied"):
+            load(expression, "train", image_size=4)
+
+
+def test_odd_paths_are_one_sentence(tmp_path: Path) -> None:
+    for expression in (f"shards:{tmp_path}/{'a' * 5000}", f"csv:{tmp_path}/a\0b.csv"):
+        with pytest.raises(UserError, match="cannot be read: "):
+            load(expression, "train", image_size=4)
+    fill("a", "b")(tmp_path / "set")
+    (tmp_path / "set/a" / "/".join("d" * 250)).mkdir(parents=True)
+    with pytest.raises(UserError, match="lies more than 200 folders deep: move its pictures up"):
+        list_one(f"folder:{tmp_path}/set")
+
+
+def test_only_a_few_of_many_classes_are_compared_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(*(f"train/{number}ab" for number in range(120)), *(f"test/{number}cd" for number in range(120)), num=1)(
+        tmp_path
+    )
+    compared: list[int] = []
+    monkeypatch.setattr(samples, "find_twin", lambda _, others: compared.append(len(others)))
+    with pytest.raises(UserError, match="and 231 others: add pictures") as error:
+        list_one(f"folder:{tmp_path}")
+    assert sum(compared) <= 50 * 50
+    assert len(str(error.value).partition(": add pictures")[0]) < 1000
 
 
 def test_not_every_row_is_looked_for_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1089,6 +1210,40 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path, name: str, member: str) 
     pack(tmp_path / name, {"a/1.png": b"x", member: b"x"})
     with pytest.raises(UserError, match="a path outside the archive"):
         list_one(f"folder:{tmp_path / name}")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/0.png", "a/0.png"], "holds 'a/0.png' twice: pack the folder again"),
+        (["a/0.png", "a//0.png"], "holds 'a/0.png' twice"),
+        (["a", "a/0.png"], "holds 'a' twice"),
+        ([f"a/{'x' * 300}.png"], "holds a name of 304 bytes, 'a/xx"),
+    ],
+)
+def test_members_that_cannot_lie_side_by_side_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in ("b/1.png", *names):
+            archive.writestr(name, b"x")
+    with pytest.raises(UserError, match=message):
+        list_one(f"folder:{tmp_path}/odd.zip")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows stores no colon in a name")
+def test_a_name_may_hold_a_colon(tmp_path: Path) -> None:
+    fill("12:30 a", "12:45 b")(tmp_path)
+    pack_all(tmp_path, "times.zip")
+    assert list_one(f"folder:{tmp_path}/times.zip").classes == ("12:30 a", "12:45 b")
+
+
+def test_names_of_a_zip_that_may_be_wrong_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill("xxxxx", "b")(tmp_path)
+    pack_all(tmp_path, "old.zip")
+    packed = (tmp_path / "old.zip").read_bytes().replace(b"xxxxx", "\u043a\u043e\u0448\u043a\u0430".encode("cp866"))
+    (tmp_path / "old.zip").write_bytes(packed)
+    assert len(list_one(f"folder:{tmp_path}/old.zip").classes) == 2
+    assert "old.zip does not say how its names are written, so that they may be wrong: " in capsys.readouterr().err
 
 
 def test_backslashes_of_a_zip_from_windows_part_folders(tmp_path: Path) -> None:

@@ -239,6 +239,52 @@ def test_arrays_of_8_bits_and_fractions_have_no_white(tmp_path: Path, images: An
     assert load(f"npz:{path}", "train", image_size=16).white is None
 
 
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (GREY[:4] / 255, "'x_test' is float64, but 'x_train', which decides on .*, is uint8: save both alike"),
+        (GREY[:4] > 9, "'x_test' is bool, but 'x_train'"),
+        (GREY[:4].astype(np.uint16) * 256, "'x_test' is uint16, but 'x_train'"),
+    ],
+)
+def test_test_images_of_another_kind_are_refused(tmp_path: Path, test: Any, message: str) -> None:
+    path = write(tmp_path, x_train=GREY, y_train=LABELS, x_test=test, y_test=LABELS[:4])
+    with pytest.raises(UserError, match=message):
+        read_npz(path, split="test")
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "message"),
+    [
+        (np.array(["", "dog"])[LABELS], {}, "'labels' has an empty name"),
+        (LABELS, {"classes": ["cat", " "]}, "'classes' has an empty name"),
+        (LABELS, {"classes": ["caf\u00e9", "cafe\u0301 "]}, "'classes' has 'caf\u00e9' twice"),
+    ],
+)
+def test_names_of_classes_are_told_apart(tmp_path: Path, labels: Any, more: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_npz(write(tmp_path, images=SQUARES, labels=labels, **more), split="train")
+
+
+def test_one_name_composed_in_two_ways_is_one_class(tmp_path: Path) -> None:
+    path = write(tmp_path, images=GREY, labels=np.array([*["caf\u00e9", "cafe\u0301"] * 5, *["t\u00e9"] * 10]))
+    assert load(f"npz:{path}", "train", image_size=6).classes == ("caf\u00e9", "t\u00e9")
+
+
+def test_the_split_of_a_mat_is_a_word_of_its_name(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "latest.mat", {"images": GREY, "labels": LABELS[:, None]})
+    train, test = (load(f"npz:{tmp_path}/latest.mat", split, image_size=6) for split in ("train", "test"))
+    assert len(train.labels) + len(test.labels) == 20
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_test_images_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    test = np.where(GREY[:4] < 99, value, GREY[:4])
+    path = write(tmp_path, x_train=GREY / 1.0, y_train=LABELS, x_test=test, y_test=LABELS[:4])
+    with pytest.raises(UserError, match="'x_test' has values that are not finite: replace them"):
+        read_npz(path, split="test")
+
+
 def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp_path: Path) -> None:
     """One image spans ten times the range of all others; the cut, which goes by content, now and then takes it."""
     plain = np.random.default_rng(0).normal(size=(40, 8, 8)).clip(-2, 2)
@@ -261,6 +307,8 @@ def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp
         (np.eye(2)[LABELS], {}, ("0", "1")),
         (np.eye(2, dtype=int)[LABELS], {}, ("0", "1")),
         (np.array(["cat", "dog"])[LABELS], {}, ("cat", "dog")),
+        (np.array(["cat ", "dog"])[LABELS], {"classes": ["cat", "dog "]}, ("cat", "dog")),
+        (np.array(["cafe\u0301", "t\u00e9"] * 10), {"classes": ["caf\u00e9", "te\u0301"]}, ("caf\u00e9", "t\u00e9")),
         (np.array([b"cat", b"dog"])[LABELS], {}, ("cat", "dog")),
         (LABELS, {"class_names": ["cat", "dog"]}, ("cat", "dog")),
         (LABELS, {"names": [b"cat", b"dog"]}, ("cat", "dog")),
@@ -324,6 +372,24 @@ def test_validation_arrays_are_the_test_split_where_there_is_none(
     whole = write(tmp_path, x_train=GREY, y_train=LABELS, x_test=GREY, y_test=LABELS, x_val=GREY[:6], y_val=LABELS[:6])
     assert len(read_split(recipe, "validation").labels) == 6
     assert whole == path
+
+
+@pytest.mark.parametrize("choice", ["-rare,-none", "b,a"])
+def test_a_class_that_cannot_be_cut_can_be_left_out(tmp_path: Path, choice: str) -> None:
+    labels = np.array([*range(10), 2, *range(9)]) % 2
+    labels[3] = 2
+    path = write(tmp_path, images=GREY / 1.0, labels=labels, classes=["a", "b", "rare", "none"])
+    with pytest.raises(UserError, match=r"class 'rare' has 1 image and class 'none' .* leave out :-rare,-none \(after"):
+        load(f"npz:{path}", "train", image_size=6)
+    train, test = (load(f"npz:{path}:{choice}", split, image_size=6) for split in ("train", "test"))
+    assert train.classes == test.classes == (("a", "b") if choice[0] == "-" else ("b", "a"))
+    assert len(train.labels) + len(test.labels) == 19
+    assert dict(zip(train.classes, np.add(train.counts(), test.counts()), strict=True)) == {
+        "a": (labels == 0).sum(),
+        "b": (labels == 1).sum(),
+    }
+    with pytest.raises(UserError, match="leaves out all classes: take at least two"):
+        load(f"npz:{path}:-a,-b,-rare,-none", "train", image_size=6)
 
 
 def test_validation_arrays_have_the_chosen_classes(tmp_path: Path) -> None:

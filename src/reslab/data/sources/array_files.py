@@ -5,6 +5,7 @@ Each becomes named arrays that are read a few rows at a time; objects stored in 
 
 import gzip
 import math
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from reslab.data.pictures import list_visible
 from reslab.data.pixels import BLOCK
 from reslab.data.sources.catalog import CIFAR10_CLASSES
+from reslab.data.sources.folder import split_in
 from reslab.errors import UserError
 from reslab.runs.files import check_size, check_sizes
 from reslab.words import listing
@@ -48,7 +50,12 @@ class ArrayFile:
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """Open an array file or a folder of them. Raises: UserError if it is neither."""
+    """Open an array file or a folder of them. Raises: UserError if it is neither, or cannot be read."""
+    with sound(path, "array file"):
+        return _open(path)
+
+
+def _open(path: Path) -> ArrayFile:
     folder = path if path.is_dir() else path.parent
     name = path.name.lower()
     if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib")):
@@ -58,8 +65,7 @@ def open_arrays(path: Path) -> ArrayFile:
         )
     if name.endswith(".parquet"):
         raise UserError(f"{path} is a table: read it with csv:{path}")
-    with sound(path, "array file"):
-        path.stat()  # others beside it are not what was asked for
+    path.stat()  # others beside it are not what was asked for
     if path.is_dir() or not name.endswith((".npz", ".mat")):
         for find in (_find_npy, _find_idx, _find_bin):
             if found := find(folder, path):
@@ -76,7 +82,8 @@ def open_arrays(path: Path) -> ArrayFile:
 
 
 def _has_arrays(folder: Path) -> bool:
-    return any(each.suffix in (".npy", ".bin", ".mat", ".gz") or "-ubyte" in each.name for each in folder.iterdir())
+    there = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return any(each.suffix in (".npy", ".bin", ".mat", ".gz") or "-ubyte" in each.name for each in there)
 
 
 @contextmanager
@@ -282,7 +289,7 @@ def _open_mats(files: Sequence[Path]) -> ArrayFile:
     for file in files:
         if file.name == "batches.meta.mat":
             continue
-        split = "test" if "test" in file.name else "train" if re.search("train|batch", file.name) else ""
+        split = split_in(file) or ("train" if "batch" in file.name else "")
         for name, array in _read_mat(file).items():
             rows = array.transpose(3, 0, 1, 2) if name == "X" and array.ndim == 4 else array
             if name == "data" and array.shape[1:] == (_COLOURS * _SIDE**2,):  # CIFAR's, one colour plane after another

@@ -38,6 +38,7 @@ _SPLITS: dict[str, SplitName] = {
 _FILLERS = {"seg", "set", "data", "dataset", "images", "imgs", "split"}
 _WITHOUT_LABELS = re.compile("submi|test")  # in names of Kaggle's tables
 _FROM_NAMES = "; to take the classes from file names, add for example ?label=^([a-z]+)"
+_MOST_LEVELS = 200
 _ADVICE = {
     **dict.fromkeys(TABLES, "if it names the classes, read csv:FILE"),
     ".npy": "stack them into images.npy, put labels.npy beside it, and read npz:FOLDER",
@@ -197,6 +198,8 @@ def _walk(path: Path, name: str, above: tuple[str, ...]) -> _Folder:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if len(above) > _MOST_LEVELS:
+        raise UserError(f"{path} lies more than {_MOST_LEVELS} folders deep: move its pictures up")
     above = (*above, os.path.realpath(path))
     pictures: list[str] = []
     unused: list[Unused] = []

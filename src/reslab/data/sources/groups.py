@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from reslab.data.names import nfc
 from reslab.data.pictures import opening
 from reslab.data.progress import in_threads
 from reslab.data.sources.listing import Listing
@@ -41,8 +42,8 @@ def group_by(listing: Listing, rule: str) -> Listing:
         return with_groups(listing, [name.rpartition("/")[0] for name in listing.names])
     if rule.startswith("time:"):
         return with_groups(listing, _by_time(listing, rule.removeprefix("time:")))
-    find = compile_rule(rule, option="group")
-    found = [find(name) or None for name in listing.names]
+    find = compile_rule(nfc(rule), option="group")
+    found = [find(nfc(name)) or None for name in listing.names]
     if not any(found):
         raise UserError(f"group={rule} matches no file name, such as {listing.names[0]!r}")
     return with_groups(listing, found)

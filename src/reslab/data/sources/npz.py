@@ -10,7 +10,7 @@ Axes: N images, C channels, H rows, W columns.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ from reslab.data.sources.listing import keep_digests, keys_of
 from reslab.data.sources.white import keep_white
 from reslab.data.split import cut_by_key
 from reslab.data.storage.blocks import Block, Source, in_order, stamp_files
-from reslab.errors import UserError
+from reslab.errors import UserError, did_you_mean
 from reslab.records import SplitName
 from reslab.words import named
 
@@ -86,29 +86,30 @@ class _Selected(NamedTuple):
             start += len(rows)
 
 
-def open_npz(path: Path, *, split: SplitName, white: int | None = None) -> Source:
+def open_npz(path: Path, *, split: SplitName, white: int | None = None, choice: Sequence[str] = ()) -> Source:
     """Read the labels of one split; its blocks are (M, C, H, W).
 
+    `choice` is the choice of classes as written after the path.
     Integers of more than 8 bits run from 0 to `white`; without it, and in all other arrays, the training images decide.
     Raises: UserError that names the invalid array and what it should be, in part only when the blocks are read.
     """
-    some = _select(path, split)
+    some = _select(path, split, choice)
     keys = some.digests[some.chosen]
     stamp = stamp_files(some.file.files)
-    return Source(len(some.chosen), some.classes, _stream(some, path, white), stamp, keys=keys, digests=keys)
+    return Source(len(some.chosen), some.classes, _stream(some, path, white, choice), stamp, keys=keys, digests=keys)
 
 
-def white_of_npz(path: Path) -> int | None:
+def white_of_npz(path: Path, *, choice: Sequence[str] = ()) -> int | None:
     """Find the white of the training images; None unless they are integers of more than 8 bits.
 
     Raises: UserError as `open_npz`.
     """
-    trained = _select(path, "train")
+    trained = _select(path, "train", choice)
     if not is_deep(trained.array.dtype):
         return None
     return keep_white(
         lambda: find_white(trained.array.dtype, _find_scale(trained, path)),
-        stamp=f"{trained.name} {stamp_files(trained.file.files)}",
+        stamp=f"{trained.name} {trained.classes} {stamp_files(trained.file.files)}",
         origin=f"npz:{path}",
     )
 
@@ -118,7 +119,7 @@ def has_validation(path: Path) -> bool:
     return {"validation", "test"} <= _open(path)[1].keys()
 
 
-def _select(path: Path, split: SplitName) -> _Selected:
+def _select(path: Path, split: SplitName, choice: Sequence[str]) -> _Selected:
     file, pairs = _open(path)
     if split == "test" and "test" not in pairs and "validation" in pairs:
         say_once(f"npz:{path} has no test arrays: {' and '.join(pairs['validation'])} are the test split")
@@ -129,9 +130,10 @@ def _select(path: Path, split: SplitName) -> _Selected:
     own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
     labels = _number(own, values, pair.labels, path)
     layout = _check_images(file.arrays[pair.images], pair.images, len(labels), path)
-    digests, chosen = _find_digests(file, pair.images, path), np.arange(len(labels))
+    labels, classes = _choose_classes(labels, classes, choice, path)
+    digests, chosen = _find_digests(file, pair.images, path), np.flatnonzero(labels >= 0)
     if len(pairs) == 1:
-        chosen = cut_by_key(digests, labels, classes=classes, split=split)
+        chosen = chosen[cut_by_key(digests[chosen], labels[chosen], classes=classes, split=split, choice=choice)]
     return _Selected(file, pair.images, layout, labels, classes, digests, chosen)
 
 
@@ -190,11 +192,23 @@ def _role_of(name: str, *, num_arrays: int) -> tuple[str, SplitName] | None:
 
 def _read_labels(file: ArrayFile, name: str, path: Path) -> Labels:
     try:
-        return read_labels(_read(file.arrays[name], name, path))
+        labels = read_labels(_read(file.arrays[name], name, path))
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: {name!r} {error}") from None
+    if labels.values.dtype.kind != "U":
+        return labels
+    there, inverse = np.unique(labels.values, return_inverse=True)
+    return Labels(np.array(_plain_names(there, name, path))[inverse])
+
+
+def _plain_names(names: NDArray[Any], name: str, path: Path) -> list[str]:
+    """Return the names of classes without spaces around them. Raises: UserError if one is empty."""
+    plain = [nfc(str(each)).strip() for each in names.ravel()]
+    if "" in plain:
+        raise UserError(f"{path}: {name!r} has an empty name: each class needs a name, so leave out what has no label")
+    return plain
 
 
 def _read(array: StoredArray, name: str, path: Path) -> NDArray[Any]:
@@ -215,10 +229,10 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     own = labels.own_classes()
     found = [name for name in _NAMES if name in file.arrays]
     if not found:
-        return own, tuple(nfc(str(name)) for name in own)
+        return own, tuple(map(str, own))
     key = found[0]
     try:
-        names = [str(name) for name in read_names(_read(file.arrays[key], key, path)).ravel()]
+        names = _plain_names(read_names(_read(file.arrays[key], key, path)), key, path)
     except UserError:
         raise
     except ValueError as error:
@@ -226,11 +240,27 @@ def _read_classes(file: ArrayFile, labels: Labels, path: Path) -> tuple[list[Any
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path}: {key!r} has {repeated[0]!r} twice, but each class needs a name of its own")
     if labels.values.dtype.kind == "U":
-        return list(names), tuple(map(nfc, names))
+        return list(names), tuple(names)
     first = 1 if own[0] > 0 and own[-1] == len(names) else 0
     if first:
         say_once(f"npz:{path}: labels begin at 1, so {names[0]!r} is 1")
-    return list(range(first, first + len(names))), tuple(map(nfc, names))
+    return list(range(first, first + len(names))), tuple(names)
+
+
+def _choose_classes(
+    labels: NDArray[np.int64], classes: tuple[str, ...], choice: Sequence[str], path: Path
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Number the chosen classes in their order, and images of others -1. Raises: UserError if one does not exist."""
+    without = [name.removeprefix("-") for name in choice if name.startswith("-")]
+    taken = [name for name in choice if not name.startswith("-")] or [name for name in classes if name not in without]
+    for name in (*taken, *without):
+        if name not in classes:
+            known = did_you_mean(name, classes, otherwise="it has " + named(classes))
+            raise UserError(f"npz:{path} has no class {name!r}: {known}")
+    if not taken:
+        raise UserError(f"npz:{path}:{','.join(choice)} leaves out all classes: take at least two")
+    numbers = np.array([taken.index(name) if name in taken else -1 for name in classes], dtype=np.int64)
+    return numbers[labels], tuple(taken)
 
 
 def _number(labels: Labels, values: list[Any], name: str, path: Path) -> NDArray[np.int64]:
@@ -259,14 +289,20 @@ def _find_digests(file: ArrayFile, name: str, path: Path) -> NDArray[np.uint64]:
     return keys_of(keep_digests(digest, num=array.shape[0], stamp=stamp, origin=f"npz:{path}"))
 
 
-def _stream(some: _Selected, path: Path, white: int | None) -> Iterator[Block]:
+def _stream(some: _Selected, path: Path, white: int | None, choice: Sequence[str]) -> Iterator[Block]:
     """Yield the images in ascending order."""
-    trained = _select(path, "train")
+    trained = _select(path, "train", choice)
     scale = _find_scale(trained, path, white)
+    if _kind_of(some.array.dtype) != _kind_of(trained.array.dtype):
+        raise UserError(
+            f"{path}: {some.name!r} is {some.array.dtype}, but {trained.name!r}, which decides on black and white, "
+            f"is {trained.array.dtype}: save both alike"
+        )
     if words := describe_scale(trained.array.dtype, scale):
         say_once(f"npz:{path}: {trained.name!r} is {words}")
     done = 0
     for places, rows in some.blocks():
+        _check_finite(rows, some.name, path)
         images = np.ascontiguousarray(scale.apply(some.layout.arrange(rows)))
         yield in_order(images, some.labels[places], start=done)
         done += len(places)
@@ -278,10 +314,19 @@ def _find_scale(trained: _Selected, path: Path, white: int | None = None) -> Pix
     if dtype.kind == "b" or dtype == np.uint8:
         return find_scale(dtype, 0.0, 255.0)
     ends = [(rows.min(), rows.max()) for _, rows in trained.blocks()]
-    if not np.isfinite([end for pair in ends for end in pair]).all():
-        raise UserError(f"{path}: {trained.name!r} has values that are not finite: replace them")
+    _check_finite(np.array(ends), trained.name, path)
     low, high = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
     return find_scale(dtype, low, high, white=white)
+
+
+def _check_finite(values: NDArray[Any], name: str, path: Path) -> None:
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: {name!r} has values that are not finite: replace them")
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    """Tell truth values, fractions, and integers of 8 bits or more, which have other values for white, apart."""
+    return f"{'i' if dtype.kind in 'iu' else dtype.kind}{' deep' if is_deep(dtype) else ''}"
 
 
 def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layout:

@@ -7,8 +7,11 @@ Only regular files below the archive's own folder are allowed: links, devices, a
 are refused, and so are archives that would unpack to far more than their size on disk.
 """
 
+import os
+import re
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zipfile import ZipFile
 
+from reslab.data.notes import say_once
 from reslab.data.pictures import is_picture, list_visible
 from reslab.data.sources.folder import LoosePictures
 from reslab.data.sources.listing import Listing, Unused
@@ -24,10 +28,15 @@ from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
 from reslab.errors import UserError, naming_problem
 from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
+from reslab.words import some
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 FORMAT = 2  # increase it when files get other places
 _MOST_FILES = 1_000_000
+_MOST_BYTES = 255  # of a name, on most disks
+_DRIVE = re.compile("[A-Za-z]:")
+_UTF_8 = 0x800  # the flag of a name
+_SHOWN = 3  # names in a sentence
 
 _Member = tuple[str, int, Any]  # name, size in bytes, the archive's own entry
 
@@ -125,6 +134,12 @@ def _unpack(path: Path, into: Path) -> int:
 
 def _list_zip(archive: ZipFile) -> Iterator[_Member]:
     """List the files; some programs for Windows write backslashes between folders."""
+    odd = [info.filename for info in archive.infolist() if not (info.flag_bits & _UTF_8 or info.filename.isascii())]
+    if odd:
+        say_once(
+            f"{archive.filename} does not say how its names are written, so that they may be wrong: "
+            f"{some(odd, len(odd), _SHOWN)} (pack it again with a program that writes UTF-8)"
+        )
     members = ((info.filename.replace("\\", "/"), info.file_size, info) for info in archive.infolist())
     return (member for member in members if not member[0].endswith("/"))
 
@@ -143,8 +158,16 @@ def _check(members: list[_Member], path: Path) -> None:
     """Refuse an archive that would write outside its folder, or too much."""
     for name, _, _ in members:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if not parts or parts[0] == "/" or ".." in parts or ":" in parts[0] or "\0" in name:
+        if not parts or parts[0] == "/" or ".." in parts or _DRIVE.fullmatch(parts[0]) or "\0" in name:
             raise UserError(f"{path} holds {name!r}, a path outside the archive: pack the folder again")
+        if os.name == "nt" and ":" in name:
+            raise UserError(f"{path} holds {name!r}, a name that Windows cannot store: rename it, and pack again")
+        if (longest := max(len(os.fsencode(part)) for part in parts)) > _MOST_BYTES:
+            raise UserError(f"{path} holds a name of {longest} bytes, {name[:40]!r}…: shorten it, and pack again")
+    counts = Counter(PurePosixPath(name) for name, _, _ in members)
+    folders = {folder for name in counts for folder in name.parents}
+    if twice := next((name for name, num in counts.items() if num > 1 or name in folders), None):
+        raise UserError(f"{path} holds {str(twice)!r} twice: pack the folder again, with one of them")
     num_bytes = sum(size for _, size, _ in members)
     if len(members) > _MOST_FILES or num_bytes > max(MAX_BYTES, MAX_RATIO * path.stat().st_size):
         raise UserError(
@@ -155,5 +178,5 @@ def _check(members: list[_Member], path: Path) -> None:
 
 
 def _copy(source: IO[bytes], place: Path) -> None:
-    with place.open("wb") as file:
+    with place.open("xb") as file:
         shutil.copyfileobj(source, file)  # both readers end where the header said

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from reslab.data.pictures import list_visible
 from reslab.data.progress import counting
+from reslab.data.sources.columns import find_column
 from reslab.data.sources.folder import split_in
 from reslab.data.storage.blocks import stamp_files
 from reslab.data.storage.cache import make_room, name_of, opening
@@ -40,11 +41,15 @@ _BUFFER = 1 << 20  # bytes
 
 
 class UnpackedTable(NamedTuple):
-    """Text columns of equal length, and the column and the folder of the pictures if the table contained them."""
+    """Text columns of equal length, and the column and the folder of the pictures if the table contained them.
+
+    `left_out` are the other columns that contain pictures.
+    """
 
     columns: Mapping[str, Sequence[str]]
     held: str | None
     root: Path | None
+    left_out: tuple[str, ...]
 
 
 def find_files(path: Path) -> list[Path]:
@@ -73,19 +78,22 @@ def read_parquet(path: Path, files: Sequence[Path], *, asked: str | None = None)
     for name, classes in _named_classes(schemas[0]).items():
         if name in columns:
             columns[name] = [_name_class(cell, classes, name, path) for cell in columns[name]]
-    return UnpackedTable(columns, held, root)
+    left_out = () if held is None else tuple(dict.fromkeys(name for name in others if name != held))
+    return UnpackedTable(columns, held, root, left_out)
 
 
 def _find_pictures(fields: Sequence[Any], asked: str | None) -> tuple[str | None, list[str]]:
     """Find the column to take pictures from, which contains them as bytes or as `{"bytes", "path"}`.
 
-    It is the first, or the one `asked` for, if that contains any. Also list others that contain pictures.
+    It is the one of a usual name, else the first, or the one `asked` for, if that contains any. Also list others that
+    contain pictures.
     """
     from pyarrow.types import is_struct
 
     structs = [each.name for each in fields if is_struct(each.type) and each.type.get_field_index("bytes") >= 0]
     holding = [each.name for each in fields if each.name in structs or str(each.type) in _BYTES]
-    held = (holding or [None])[0] if asked is None else asked if asked in holding else None
+    usual = find_column(dict.fromkeys(holding), "file") or next(iter(holding), None)
+    held = usual if asked is None else asked if asked in holding else None
     return held, [*holding[:1], *structs]
 
 

@@ -1,9 +1,11 @@
 """Labelled pictures on the way to a listing: the choice and order of classes."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import numpy as np
 from reslab.data.names import advise_leaving_out, find_twin, write_choice
 from reslab.data.pictures import SYNSETS, has_picture_ending
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
-from reslab.errors import UserError, did_you_mean
+from reslab.errors import UserError, did_you_mean, naming_problem
 from reslab.records import SplitName
 from reslab.words import counted, named, some
 from reslab.words import listing as sentence
 
 _SHOWN = 3  # names in a sentence
+_COMPARED = 50  # names with each other, to find misspelt ones
 Samples = list[tuple[str, SplitName | None, Path, str]]  # class, split, file, name of the file inside the source
 
 
@@ -151,12 +154,13 @@ def _check_same_classes(
     }
     wrong = {name: lacks for name, lacks in lacking.items() if lacks}
     if wrong:
-        words = sentence([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
+        words = named([f"{name!r} (not in {sentence(lacks)})" for name, lacks in wrong.items()])
         # Without a common class, leaving out what is not in training leaves a test split to be cut.
         needless = [name for name in wrong if has["train"] & has["test"] or name not in has["train"]]
         missing = [name for name in wrong if name not in has["train"]]
-        pairs = [(name, twin) for name in wrong if name in has["train"] and (twin := find_twin(name, missing))]
-        rename = "".join(f"rename {name!r} or {twin!r} if they are one class, " for name, twin in pairs[:_SHOWN])
+        trained = [name for name in wrong if name in has["train"]]
+        pairs = ((name, twin) for name in trained[:_COMPARED] if (twin := find_twin(name, missing[:_COMPARED])))
+        rename = "".join(f"rename {name!r} or {twin!r} if they are one class, " for name, twin in islice(pairs, _SHOWN))
         raise UserError(
             f"{path} must hold the same classes in {places['train']} and {places['test']}, but only one has {words}: "
             f"{rename}add pictures, or {advise_leaving_out(needless, choice=choice)}"
@@ -174,10 +178,11 @@ def rename_synsets(listing: Listing) -> Listing:
 def _read_synsets(path: Path) -> dict[str, str]:
     """Read ImageNet's class names if their file is beside the folders; a name of two classes gets its number."""
     places = [folder / SYNSETS for folder in (path, *list(path.absolute().parents)[:3])]
-    file = next((place for place in places if place.is_file()), None)
+    file = next((place for place in places if os.path.isfile(place)), None)
     if file is None:
         return {}
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    with naming_problem(f"{file} cannot be read"):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     pairs = [
         (number, words.split(",")[0].strip()) for number, _, words in (line.partition(" ") for line in lines) if words
     ]

@@ -19,38 +19,20 @@ from random import Random
 
 from reslab.data.names import nfc
 from reslab.data.pictures import has_picture_ending, walk_pictures
+from reslab.data.sources.columns import USUAL, find_column
 from reslab.data.sources.folder import split_of
 from reslab.data.sources.groups import group_by, with_groups
 from reslab.data.sources.listing import Listing, Unused, describe_all_unused
 from reslab.data.sources.options import NO_OPTIONS, NONE, Options
 from reslab.data.sources.parquet import find_files, read_parquet
 from reslab.data.sources.samples import Contents, Samples, assemble, choose
-from reslab.errors import UserError
-from reslab.records import SplitName
+from reslab.errors import UserError, naming_problem
+from reslab.records import SPLITS, SplitName
 from reslab.runs.files import relative_to
 from reslab.words import named
 
 Columns = Mapping[str, Sequence[str]]  # of equal length
 
-_USUAL = {
-    "file": (
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "file_path",
-        "path",
-        "image",
-        "image_path",
-        "img",
-        "image_id",
-        "id",
-        "name",
-    ),
-    "label": ("label", "labels", "class", "class_name", "target", "category", "species", "breed", "diagnosis", "y"),
-    "split": ("split", "set", "subset", "partition"),
-    "group": ("group",),
-}
 _SEPARATORS = ",;\t|"
 _MAX_BYTES = 1 << 30
 _FILES_SHOWN = 3
@@ -66,10 +48,11 @@ def list_table(
     Raises: UserError if the table cannot be read, lacks a column, or names no existing picture.
     """
     if inside := find_files(path):
-        columns, held, own = read_parquet(path, inside, asked=options.file)
+        columns, held, own, left_out = read_parquet(path, inside, asked=options.file)
         options = replace(options, file=options.file or held)  # rather than a column of names beside it
     else:
         columns, own = _read(path, asked=(options.file, options.label, options.split, options.group)), None
+        left_out = ()
     # The folder option is relative to the table; pictures inside a table are where they were unpacked.
     root = own or (path if path.is_dir() else path.parent) / (options.folder or "")
     files = columns[_find(columns, "file", options.file, path)]
@@ -79,10 +62,10 @@ def list_table(
     found_files = _Files(root, files)
     samples: Samples = []
     unused: list[Unused] = []
-    groups: dict[str, str] = {}
+    groups: dict[Path, str] = {}
     seen: dict[str, str] = {}
     for row, (cell, label) in enumerate(zip(files, map(nfc, labels), strict=True)):
-        name = found_files.find(cell)
+        name = found_files.find(cell, split=splits[row] if splits else None)
         if isinstance(name, Unused):
             unused.append(name)
         elif not label:
@@ -95,7 +78,7 @@ def list_table(
             seen[name] = label
             samples.append((label, splits[row] if splits else None, root / name, name))
             if group is not None:
-                groups[name] = columns[group][row]
+                groups[root / name] = columns[group][row]
     if not samples:
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
         raise UserError(
@@ -108,6 +91,10 @@ def list_table(
     ]
     found = choose(Contents(samples, (), (*unused, *beside)), path, classes=classes, without=without)
     notes = []
+    if left_out:
+        notes.append(
+            f"pictures are those of the column {options.file!r}, not of {named(left_out)}, which ?file= can name"
+        )
     if group is not None and options.group is None:
         notes.append(
             f"the column {group!r} keeps pictures of one group in one split: ?group={NONE} ignores it (of a DataFrame, "
@@ -117,7 +104,7 @@ def list_table(
     listing = assemble(path, found, classes=classes, without=without, places=places, notes=notes)
     listing = replace(listing, root=root)
     if group is not None:
-        return with_groups(listing, [groups[name] or None for name in listing.names])
+        return with_groups(listing, [groups[file] or None for file in listing.files])
     return listing if options.group in (None, NONE) else group_by(listing, options.group)
 
 
@@ -125,14 +112,13 @@ def list_table(
 
 
 def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
-    try:
+    with naming_problem(f"{os.path.abspath(path)} cannot be read"):
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path} is too large for a table of pictures: at most {_MAX_BYTES:,} bytes are read")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path.absolute()} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
     first = text.partition("\n")[0]
     separator = "\t" if path.suffix.lower() == ".tsv" else max(_SEPARATORS, key=first.count)
     try:
@@ -145,7 +131,7 @@ def _read(path: Path, *, asked: Iterable[str | None]) -> Columns:
             f"{path} names the picture {pictures[0]!r} in its first row: add a row above that names the columns, such "
             "as file,label"
         )
-    used = {*chain(*_USUAL.values()), *(each.lower() for each in asked if each)}
+    used = {*chain(*USUAL.values()), *(each.lower() for each in asked if each)}
     if twice := [name for name, num in Counter(names).items() if num > 1 and name.lower() in used]:
         raise UserError(f"{path} has several columns called {twice[0]!r}: rename all but one")
     for number, row in enumerate(rows, 2):
@@ -176,12 +162,6 @@ def _find_optional(columns: Columns, what: str, asked: str | None, table: Path) 
     return find_column(columns, what)
 
 
-def find_column(columns: Iterable[str], what: str) -> str | None:
-    """Find the column of the file, label, split or group by its usual names; None if there is none."""
-    by_name = {name.strip().lower().replace(" ", "_"): name for name in columns}
-    return next((by_name[name] for name in _USUAL[what] if name in by_name), None)
-
-
 def _read_splits(columns: Columns, options: Options, table: Path) -> list[SplitName] | None:
     column = _find_optional(columns, "split", options.split, table)
     if column is None:
@@ -208,9 +188,11 @@ class _Files:
         self.root = root
         self._names = [path.relative_to(root).as_posix() for path in walk_pictures(root)]
         self._sorted = sorted(self._names)
-        self._by_name = {nfc(each): each for each in self._names}
-        for each in reversed(self._names):
-            self._by_name.setdefault(_stem(nfc(each)), each)
+        self._by_name: dict[str, str | None] = {}  # None if several are called so
+        for each in self._names:
+            stem = _stem(nfc(each))
+            self._by_name[stem] = None if stem in self._by_name else each
+        self._by_name |= {nfc(each): each for each in self._names}
         self._base = self._find_base(cells)
         self._by_tail = cache(self._index_tails)
         self._inside = cache(self._list_inside)
@@ -237,29 +219,43 @@ class _Files:
         path = f"{nfc(folder)}/{cell}" if folder not in ("", ".") else cell
         return os.path.normpath(path).replace(os.sep, "/")
 
-    def _index_tails(self, depth: int) -> dict[str, str | None]:
-        """Map the last parts of each path, with and without the ending, to the path; None if several end so."""
+    def _index_tails(self, depth: int, split: SplitName | None) -> dict[str, str | None]:
+        """Map the last parts of each path, with and without the ending, to the path; None if several end so.
+
+        With a split, only paths in a folder of that split are taken.
+        """
         found: dict[str, str | None] = {}
         for name in self._names:
-            tail = "/".join(nfc(name).split("/")[-depth:])
-            for key in {tail, _stem(tail)}:
-                found[key] = None if key in found else name
+            if split is None or _split_in(name) == split:
+                tail = "/".join(nfc(name).split("/")[-depth:])
+                for key in {tail, _stem(tail)}:
+                    found[key] = None if key in found else name
         return found
 
-    def find(self, cell: str) -> str | Unused:
+    def find(self, cell: str, *, split: SplitName | None = None) -> str | Unused:
         """Find a picture's path in the folder, or say why there is none.
 
         It is relative to the folder of most cells, or else in any other folder, but not in one that has some of the
-        same names: there they are those of other pictures, as often in train/ and test/.
+        same names: there they are those of other pictures, as often in train/ and test/. A row of a split has its
+        picture in a folder of that split, if one has the name, and never in either of two other splits' folders.
         """
-        if (name := self._at(self._base, cell)) is not None:
-            return name
+        name = self._at(self._base, cell)
         path = self._path_of(cell)
         depth = path.count("/") + 1
-        tails = self._by_tail(depth)
+        own = None if name is None else _split_in(name)
+        if split is not None and (name is None or own not in (None, split)):
+            inside = self._by_tail(depth, split)
+            if path in inside:
+                return inside[path] or _one_of_several(cell)
+            others = [each for each in SPLITS if each not in (split, own)]
+            if name is not None and any(path in self._by_tail(depth, each) for each in others):
+                return _one_of_several(cell)
+        if name is not None:
+            return name
+        tails = self._by_tail(depth, None)
         name = tails.get(path)
         if path in tails and name is None:
-            return Unused(cell, "rows whose picture lies in several folders", "add the folder to its name")
+            return _one_of_several(cell)
         if name is None or self._is_like_base("/".join(name.split("/")[:-depth])):
             return Unused(cell, "rows whose picture is not there", "")
         return name
@@ -278,6 +274,21 @@ class _Files:
     def others(self, those: Container[str]) -> list[str]:
         """List the pictures but those."""
         return [name for name in self._names if name not in those]
+
+
+def _one_of_several(cell: str) -> Unused:
+    return Unused(cell, "rows whose name several pictures have", "add the folder and the ending to it")
+
+
+def _split_in(path: str) -> SplitName | None:
+    """Return the split that a folder of a path stands for, if any; the innermost decides."""
+    return _split_of_folder(path.rpartition("/")[0])
+
+
+@cache
+def _split_of_folder(path: str) -> SplitName | None:
+    above, _, name = path.rpartition("/")
+    return split_of(name) or (_split_of_folder(above) if above else None)
 
 
 def _stem(path: str) -> str:
