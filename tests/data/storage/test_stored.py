@@ -116,6 +116,19 @@ def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(every_third[::-1], images[np.arange(0, 40, 3)[::-1]])
 
 
+def test_a_file_is_indexed_as_a_tensor_is(tmp_path: Path) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8))
+    (tmp_path / "images.bin").write_bytes(images.numpy().tobytes())
+    file = StoredPixels(tmp_path / "images.bin", tuple(images.shape))
+    mask = torch.arange(9) % 2 == 1
+    for chosen in (mask, mask.numpy(), mask.tolist(), [-1, 0], torch.tensor([-9]), 3, -2, slice(-2, None)):
+        assert torch.equal(file[chosen], images[chosen])  # type: ignore[index]
+        assert torch.equal(Selected(file, np.arange(9))[chosen], images[chosen])  # type: ignore[index]
+    for wrong in ([9], [-10], 9, [0.5], mask[:8]):
+        with pytest.raises(IndexError, match="from -9 to 8, or by a mask of 9"):
+            file[wrong]  # type: ignore[index]
+
+
 def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that who goes through all images but a few, held out for validation, asks the system seldom."""
     (tmp_path / "images.bin").write_bytes(bytes(1000 * 48))
