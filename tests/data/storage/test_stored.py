@@ -22,6 +22,7 @@ from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
 from reslab.data.storage import stored
+from reslab.data.storage.locks import locked
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
 
@@ -287,6 +288,15 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
     assert disk.clear_cache() >= before.numel()
     assert list(cache.iterdir()) == []
     assert torch.equal(images.images[:], before)
+
+
+def test_what_another_has_locked_is_neither_cleared_nor_waited_for(noise: str, cache: Path) -> None:
+    load(noise, "train", image_size=8)
+    entry = entry_of(cache)
+    others = sum(each.num_bytes for each in disk.list_cache() if each.path != entry)
+    with ThreadPoolExecutor(1) as pool, locked(entry):
+        assert pool.submit(disk.clear_cache).result(timeout=10) == others
+    assert [each.path for each in disk.list_cache()] == [entry]
 
 
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:

@@ -21,13 +21,9 @@ from typing import Any
 import platformdirs
 
 from reslab.data.storage.blocks import version_of
+from reslab.data.storage.locks import discard_lock, locked
 from reslab.errors import Failure, UserError
 from reslab.runs.files import make_folder, writing
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may both make an entry, and either result is fine
-    fcntl = None  # type: ignore[assignment]
 
 GIGABYTE = 10**9
 LIMIT = 100  # gigabytes
@@ -77,7 +73,7 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
     """
     path = find_cache() / name
     make_folder(path.parent)
-    with _locked(path):
+    with locked(path):
         if not is_sound(path):
             _make(path, make)
         with suppress(OSError):
@@ -101,15 +97,8 @@ def list_cache() -> list[Entry]:
 
 def clear_cache() -> int:
     """Remove all entries that are not open, and leftovers of killed processes; return the bytes freed."""
-    num_bytes = 0
-    for lock in list(find_cache().glob(".*.lock")):
-        path = lock.with_name(lock.name[1 : -len(".lock")])
-        with _locked(path):
-            for folder in (path, *path.parent.glob(f".{path.name}.*.part")):
-                num_bytes += sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
-                _remove(folder)
-            lock.unlink(missing_ok=True)
-    return num_bytes
+    locks = list(find_cache().glob(".*.lock"))
+    return sum(_evict(lock.with_name(lock.name[1 : -len(".lock")])) for lock in locks)
 
 
 # ---- one entry
@@ -179,14 +168,33 @@ def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
         and entries
         and (sum(entry.num_bytes for entry in entries) + num_bytes > limit or _free(folder) < num_bytes)
     ):
-        with suppress(BlockingIOError), _locked((oldest := entries.pop()).path, wait=False):
-            _remove(oldest.path)
+        _evict(entries.pop().path)
     room = min(limit, _free(folder))
     if num_bytes > room:
         raise UserError(
             f"{what} need {num_bytes / GIGABYTE:.1f} GB of the cache in {folder}, which has room for "
             f"{room / GIGABYTE:.1f}: set RESLAB_CACHE to a folder on a larger disk or RESLAB_CACHE_GB higher{otherwise}"
         )
+
+
+def _evict(path: Path) -> int:
+    """Remove an entry that nobody makes or opens, what is left of it, and its lock; return the bytes freed."""
+    with suppress(BlockingIOError), locked(path, wait=False):
+        folders = [path, *path.parent.glob(f".{path.name}.*.part")]
+        num_bytes = sum(map(_size, folders))
+        for folder in folders:
+            _remove(folder)
+        discard_lock(path)
+        return num_bytes - sum(map(_size, folders))
+    return 0
+
+
+def _size(folder: Path) -> int:
+    num_bytes = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # without locks, another process may remove it
+            num_bytes += file.stat().st_size if file.is_file() else 0
+    return num_bytes
 
 
 def _free(folder: Path) -> int:
@@ -202,21 +210,3 @@ def _remove(path: Path) -> None:
     with suppress(OSError):
         path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock for making, opening or removing an entry; others wait or get a BlockingIOError."""
-    lock = path.with_name(f".{path.name}.lock")
-    handle: int = writing(lock, lambda: os.open(lock, os.O_RDWR | os.O_CREAT, 0o666))
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError:  # a network disk without locks
-                pass
-        yield
-    finally:
-        os.close(handle)
