@@ -21,10 +21,11 @@ from reslab.data.load import load
 from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
-from reslab.data.storage import stored
+from reslab.data.storage import locks, stored
 from reslab.data.storage.locks import locked
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
+from reslab.runs.files import name_place
 
 LOAD = (
     "import sys; from reslab.data.load import load; "
@@ -255,10 +256,33 @@ def test_processes_that_race_make_one_entry(noise: str, cache: Path) -> None:
 def test_what_a_killed_process_has_left_is_taken_away(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     entry = entry_of(cache)
-    entry.rename(part := cache / f".{entry.name}.1.part")
+    entry.rename(part := cache / f".{entry.name}.{name_place()}.4194305.0.part")
     load(noise, "train", image_size=8)
     assert not part.exists()
     assert entry.exists()
+
+
+def test_without_locks_nobody_removes_what_another_makes_or_has_made(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    name = disk.name_of("it")
+
+    def write(part: Path, content: str) -> dict[str, Any]:
+        (part / "file").write_text(content)
+        return {"origin": "it", "split": "it", "shape": []}
+
+    def make(part: Path) -> dict[str, Any]:
+        write(part, "slow")
+        with disk.opening(name, lambda part: write(part, "fast")) as path:
+            versions.append((path / "file").stat().st_ino)
+        return write(part, "slow")
+
+    versions: list[int] = []
+    with disk.opening(name, make) as path:
+        assert (path / "file").read_text() == "fast"
+        assert (path / "file").stat().st_ino == versions[0]
+    assert not list(cache.glob(".*.part"))
 
 
 def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

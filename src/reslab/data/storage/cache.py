@@ -9,7 +9,6 @@ entries are removed first.
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ import platformdirs
 from reslab.data.storage.blocks import version_of
 from reslab.data.storage.locks import discard_lock, locked
 from reslab.errors import Failure, UserError
-from reslab.runs.files import make_folder, writing
+from reslab.runs.files import is_left, make_folder, name_part, writing
 
 GIGABYTE = 10**9
 LIMIT = 100  # gigabytes
@@ -139,18 +138,19 @@ def _hash(path: Path) -> str:
 
 def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     """Make the files in a folder beside `path`, then rename it."""
-    for part in path.parent.glob(f".{path.name}.*.part"):  # left by a killed process: we hold its lock
-        _remove(part)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    _drop_parts(path.name)
+    part = name_part(path)
     writing(part, part.mkdir)
     try:
         facts = make(part) | {"sha256": _hash(part)}
         writing(part, lambda: (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8"))
+        if is_sound(path):  # without locks, another process may have been faster
+            return
         _remove(path)  # damaged
         try:
             writing(path, lambda: part.rename(path))
         except Failure:
-            if not is_sound(path):  # without locks, another process may have been faster
+            if not is_sound(path):
                 raise
     finally:
         _remove(part)
@@ -180,13 +180,24 @@ def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
 def _evict(path: Path) -> int:
     """Remove an entry that nobody makes or opens, what is left of it, and its lock; return the bytes freed."""
     with suppress(BlockingIOError), locked(path, wait=False):
-        folders = [path, *path.parent.glob(f".{path.name}.*.part")]
-        num_bytes = sum(map(_size, folders))
-        for folder in folders:
-            _remove(folder)
+        num_bytes = _size(path)
+        _remove(path)
+        num_bytes += _drop_parts(path.name) - _size(path)
         discard_lock(path)
-        return num_bytes - sum(map(_size, folders))
+        return num_bytes
     return 0
+
+
+def _drop_parts(name: str) -> int:
+    """Remove what killed processes have left of an entry; return the bytes freed."""
+    num_bytes = 0
+    for part in find_cache().glob(f".{name}.*.part"):
+        with suppress(OSError):  # another process has removed it
+            if is_left(part):
+                num_bytes += _size(part)
+                _remove(part)
+                num_bytes -= _size(part)
+    return num_bytes
 
 
 def _size(folder: Path) -> int:
@@ -203,7 +214,7 @@ def _free(folder: Path) -> int:
 
 def _remove(path: Path) -> None:
     """Remove an entry, renaming it first so that nobody opens a partial one."""
-    gone = path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(4)}.gone.part")
+    gone = name_part(path)
     if path.is_file():
         path.unlink(missing_ok=True)
         return
