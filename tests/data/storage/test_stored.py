@@ -257,9 +257,18 @@ def test_what_a_killed_process_has_left_is_taken_away(noise: str, cache: Path) -
     load(noise, "train", image_size=8)
     entry = entry_of(cache)
     entry.rename(part := cache / f".{entry.name}.{name_place()}.4194305.0.part")
+    assert part not in [each.path for each in disk.list_cache()]
+    other = cache / f".{disk.name_of('another')}.{name_place()}.4194305.0.part"
+    other.mkdir()
+    (other / "images.bin").write_bytes(bytes(1000))
     load(noise, "train", image_size=8)
     assert not part.exists()
+    assert not other.exists()
     assert entry.exists()
+    entry.rename(part)
+    size = disk._size(cache)
+    assert disk.clear_cache() == size
+    assert list(cache.iterdir()) == []
 
 
 def test_without_locks_nobody_removes_what_another_makes_or_has_made(

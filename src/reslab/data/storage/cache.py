@@ -83,7 +83,7 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
 def list_cache() -> list[Entry]:
     """List the entries, the most recently used first; unreadable ones are left out."""
     found = []
-    for file in find_cache().glob(f"*/{FACTS}"):
+    for file in find_cache().glob(f"[!.]*/{FACTS}"):
         with suppress(OSError, ValueError, LookupError, TypeError):
             facts = json.loads(file.read_text(encoding="utf-8"))
             size = sum(each.stat().st_size for each in (file, *_files(file.parent)))
@@ -97,7 +97,7 @@ def list_cache() -> list[Entry]:
 def clear_cache() -> int:
     """Remove all entries that are not open, and leftovers of killed processes; return the bytes freed."""
     locks = list(find_cache().glob(".*.lock"))
-    return sum(_evict(lock.with_name(lock.name[1 : -len(".lock")])) for lock in locks)
+    return _drop_parts() + sum(_evict(lock.with_name(lock.name[1 : -len(".lock")])) for lock in locks)
 
 
 # ---- one entry
@@ -138,7 +138,7 @@ def _hash(path: Path) -> str:
 
 def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     """Make the files in a folder beside `path`, then rename it."""
-    _drop_parts(path.name)
+    _drop_parts()
     part = name_part(path)
     writing(part, part.mkdir)
     try:
@@ -178,20 +178,19 @@ def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
 
 
 def _evict(path: Path) -> int:
-    """Remove an entry that nobody makes or opens, what is left of it, and its lock; return the bytes freed."""
+    """Remove an entry that nobody makes or opens, and its lock; return the bytes freed."""
     with suppress(BlockingIOError), locked(path, wait=False):
         num_bytes = _size(path)
         _remove(path)
-        num_bytes += _drop_parts(path.name) - _size(path)
         discard_lock(path)
-        return num_bytes
+        return num_bytes - _size(path)
     return 0
 
 
-def _drop_parts(name: str) -> int:
-    """Remove what killed processes have left of an entry; return the bytes freed."""
+def _drop_parts() -> int:
+    """Remove what killed processes have left; return the bytes freed."""
     num_bytes = 0
-    for part in find_cache().glob(f".{name}.*.part"):
+    for part in find_cache().glob(".*.*.part"):
         with suppress(OSError):  # another process has removed it
             if is_left(part):
                 num_bytes += _size(part)
