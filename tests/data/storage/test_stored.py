@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -31,6 +33,17 @@ LOAD = (
     "import sys; from reslab.data.load import load; "
     "print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
 )
+
+KEEP = """
+from reslab.data.storage.cache import keeping, name_of
+
+def make(part):
+    (part / "file").write_text("it")
+    return {"origin": "it", "split": "it", "shape": []}
+
+print(keeping(name_of("it"), make), flush=True)
+input()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -330,6 +343,37 @@ def test_what_another_has_locked_is_neither_cleared_nor_waited_for(noise: str, c
     with ThreadPoolExecutor(1) as pool, locked(entry):
         assert pool.submit(disk.clear_cache).result(timeout=10) == others
     assert [each.path for each in disk.list_cache()] == [entry]
+
+
+def test_what_a_process_keeps_stays_until_it_ends(noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = subprocess.Popen([sys.executable, "-c", KEEP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert keeper.stdout is not None
+    kept = Path(keeper.stdout.readline().strip())
+    os.utime(kept / "entry.json", (0, 0))
+    load(noise, "train", image_size=8)
+    monkeypatch.setenv("RESLAB_CACHE_GB", "2e-5")
+    load(noise, "test", image_size=8)
+    assert kept in [each.path for each in disk.list_cache()]
+    disk.clear_cache()
+    assert [each.path for each in disk.list_cache()] == [kept]
+    keeper.communicate("\n")
+    disk.clear_cache()
+    assert list(cache.iterdir()) == []
+
+
+def test_an_archive_makes_no_room_for_its_own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for number in range(40):
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, number, 0)).save(buffer, "BMP")
+            archive.writestr(f"{'cat' if number % 2 else 'dog'}/{number}.bmp", buffer.getvalue())
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(1.5 * 40 * 246 / 1e9))
+    for _ in range(2):
+        with pytest.raises(UserError, match="the images need"):
+            load(f"folder:{tmp_path / 'pets.zip'}", "train", image_size=8)
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(3 * 40 * 246 / 1e9))
+    assert len(load(f"folder:{tmp_path / 'pets.zip'}", "train", image_size=8).labels) > 20
+    assert "unpacked" in [each.split for each in disk.list_cache()]
 
 
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:

@@ -20,13 +20,14 @@ from typing import Any
 import platformdirs
 
 from reslab.data.storage.blocks import version_of
-from reslab.data.storage.locks import discard_lock, locked
+from reslab.data.storage.locks import discard_lock, locked, take
 from reslab.errors import Failure, UserError
 from reslab.runs.files import is_left, make_folder, name_part, writing
 
 GIGABYTE = 10**9
 LIMIT = 100  # gigabytes
 FACTS = "entry.json"
+_kept: dict[Path, int] = {}  # entries that this process keeps, and the open files that say so to others
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,20 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
         yield path
 
 
+def keeping(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
+    """Return an entry's folder, making it if necessary, for files that are read later by their paths.
+
+    Nobody removes it before this process ends. Raises: as `opening`.
+    """
+    with opening(name, make) as path, suppress(OSError):
+        handle = os.open(path / FACTS, os.O_RDONLY)
+        if path in _kept:
+            os.close(_kept[path])
+        _kept[path] = handle
+        take(handle, shared=True)
+    return path
+
+
 def list_cache() -> list[Entry]:
     """List the entries, the most recently used first; unreadable ones are left out."""
     found = []
@@ -95,7 +110,7 @@ def list_cache() -> list[Entry]:
 
 
 def clear_cache() -> int:
-    """Remove all entries that are not open, and leftovers of killed processes; return the bytes freed."""
+    """Remove all entries that are neither open nor kept, and leftovers of killed processes; return the bytes freed."""
     locks = list(find_cache().glob(".*.lock"))
     return _drop_parts() + sum(_evict(lock.with_name(lock.name[1 : -len(".lock")])) for lock in locks)
 
@@ -161,7 +176,9 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
 
 def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
     """Remove entries until `num_bytes` more fit. Raises: UserError, naming `what` needs them, if they never would."""
-    entries, limit, folder = list_cache(), find_limit(), find_cache()
+    listed, folder = list_cache(), find_cache()
+    entries = [entry for entry in listed if entry.path not in _kept]
+    limit = find_limit() - sum(entry.num_bytes for entry in listed if entry.path in _kept)
     # If it is larger than the whole cache, remove nothing.
     while (
         num_bytes <= limit
@@ -169,7 +186,7 @@ def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
         and (sum(entry.num_bytes for entry in entries) + num_bytes > limit or _free(folder) < num_bytes)
     ):
         _evict(entries.pop().path)
-    room = min(limit, _free(folder))
+    room = max(0, min(limit, _free(folder)))
     if num_bytes > room:
         raise UserError(
             f"{what} need {num_bytes / GIGABYTE:.1f} GB of the cache in {folder}, which has room for "
@@ -178,13 +195,32 @@ def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
 
 
 def _evict(path: Path) -> int:
-    """Remove an entry that nobody makes or opens, and its lock; return the bytes freed."""
+    """Remove an entry that nobody makes, opens or keeps, and its lock; return the bytes freed."""
     with suppress(BlockingIOError), locked(path, wait=False):
+        if _is_kept(path):
+            return 0
         num_bytes = _size(path)
         _remove(path)
         discard_lock(path)
         return num_bytes - _size(path)
     return 0
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether a process keeps an entry, as far as the system tells."""
+    if path in _kept:
+        return True
+    try:
+        handle = os.open(path / FACTS, os.O_RDWR)
+    except OSError:  # it is damaged
+        return False
+    try:
+        take(handle)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _drop_parts() -> int:
