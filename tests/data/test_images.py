@@ -79,6 +79,15 @@ def test_subset_takes_any_kind_of_indices(indices: object) -> None:
     assert make_set().subset(indices).labels.tolist() == [2, 1]  # type: ignore[arg-type]
 
 
+def test_subset_takes_a_mask_and_counts_from_the_end() -> None:
+    images = make_set()
+    assert torch.equal(images.subset(images.labels == 1).images, images.images[images.labels == 1])
+    assert torch.equal(images.subset([-1, 0]).images, images.images[[-1, 0]])
+    for wrong in ([12], [-13], [0.5], torch.ones(11, dtype=torch.bool)):
+        with pytest.raises(IndexError, match="from -12 to 11, or by a mask of 12"):
+            images.subset(wrong)  # type: ignore[arg-type]
+
+
 def test_an_image_set_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_set().split = "test"  # type: ignore[misc]

@@ -9,7 +9,7 @@ import pytest
 from reslab.errors import Failure
 from reslab.recipe.shipped import RECIPES
 from reslab.runs import Run, pack_weights, write_bytes, write_json
-from reslab.runs.files import name_place
+from reslab.runs.files import is_left, name_part, name_place
 
 STEPS = ["open", "write", "fsync", "replace"]
 WRITERS = {
@@ -121,6 +121,19 @@ def test_half_written_files_of_dead_writers_go_and_those_of_others_stay(tmp_path
         os.utime(path, (time.time() - day - 60,) * 2)
     write_json(tmp_path / "a.json", {})
     assert set(tmp_path.iterdir()) == {tmp_path / "a.json", alive, other}
+
+
+def test_a_folder_that_is_being_written_to_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (part := tmp_path / ".a.0123456789ab.4194305.0.part").mkdir()
+    (part / "file").touch()
+    past = (time.time() - 24 * 3600 - 60,) * 2
+    os.utime(part, past)
+    assert not is_left(part)
+    os.utime(part / "file", past)
+    assert is_left(part)
+    (part := name_part(tmp_path / "b")).mkdir()
+    monkeypatch.setattr("reslab.runs.files.os.name", "other")  # where nobody can tell whether a process runs
+    assert not is_left(part)
 
 
 def test_writers_with_the_same_number_on_two_hosts_do_not_share_a_file(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reslab.data.sources.columns import find_column
 from reslab.data.sources.parquet import picture_ending
-from reslab.data.storage.cache import make_room, name_of, opening
+from reslab.data.storage.cache import keeping, make_room, name_of
 from reslab.errors import UserError, extra
 from reslab.runs.files import make_folder, relative_to, write_bytes
 from reslab.words import named
@@ -132,5 +132,4 @@ def _keep(table: _Table) -> Path:
         write_bytes(part / f"table{table.ending}", table.content)
         return {"origin": "a DataFrame", "split": "table", "shape": []}
 
-    with opening(name_of("frame", hashlib.sha256(table.content).hexdigest()), make) as entry:
-        return entry / f"table{table.ending}"
+    return keeping(name_of("frame", hashlib.sha256(table.content).hexdigest()), make) / f"table{table.ending}"

@@ -5,7 +5,6 @@ Axes: N images, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -16,11 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reslab.data.pixels import Pixels, blocks_of
+from reslab.data.pixels import Chosen, Pixels, blocks_of, to_places
 from reslab.recipe.recipe import Standardize
 from reslab.records import SplitName
-
-Indices = Tensor | NDArray[np.int64] | Sequence[int]
 
 
 class Labelled(NamedTuple):
@@ -120,17 +117,21 @@ class ImageSet:
             digest.update(content.data)
         return digest.hexdigest()
 
-    def subset(self, indices: Indices) -> "ImageSet":
-        """Select images by index, in the order given, with the same classes; large sets in files are not copied."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        images = self.images.select(chosen.numpy()) if isinstance(self.images, Pixels) else self.images[chosen]
+    def subset(self, indices: Chosen) -> "ImageSet":
+        """Select images by index, in the order given, or by a mask, with the same classes.
+
+        Large sets in files are not copied.
+        """
+        places = to_places(indices, len(self.labels)).reshape(-1)
+        chosen = torch.from_numpy(places)
+        images = self.images.select(places) if isinstance(self.images, Pixels) else self.images[chosen]
         return replace(
             self,
             images=images,
             labels=self.labels[chosen],
-            names=None if self.names is None else tuple(self.names[place] for place in chosen.tolist()),
-            keys=None if self.keys is None else self.keys[chosen.numpy()],
-            digests=None if self.digests is None else self.digests[chosen.numpy()],
+            names=None if self.names is None else tuple(self.names[place] for place in places.tolist()),
+            keys=None if self.keys is None else self.keys[places],
+            digests=None if self.digests is None else self.digests[places],
             weights=None if self.weights is None else self.weights[chosen],
         )
 

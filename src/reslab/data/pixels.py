@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +22,14 @@ from reslab.data.pictures import with_channels
 from reslab.errors import Failure
 
 Places = NDArray[np.int64]
+Chosen = slice | int | Tensor | NDArray[np.int64] | NDArray[np.bool_] | Sequence[int] | Sequence[bool]
 
 SMALL = 64 << 20  # bytes: smaller sets are held in memory, which is faster
 BLOCK = 16 << 20  # bytes read at a time when iterating over a whole set
 
 
 class Pixels(ABC):
-    """Images (N, C, H, W) uint8 outside memory; `pixels[places]` reads some of them, as does a slice."""
+    """Images (N, C, H, W) uint8 outside memory; `pixels[chosen]` reads some of them, as it would of a tensor."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -35,8 +37,9 @@ class Pixels(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, chosen: slice | Tensor | Places | Sequence[int]) -> Tensor:
-        return torch.from_numpy(self.read(_places(chosen, len(self))))
+    def __getitem__(self, chosen: Chosen) -> Tensor:
+        places = to_places(chosen, len(self))
+        return torch.from_numpy(self.read(places.reshape(-1))).reshape(*places.shape, *self.shape[1:])
 
     @abstractmethod
     def read(self, places: Places) -> NDArray[np.uint8]:
@@ -166,7 +169,17 @@ def _image_bytes(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape[1:], dtype=np.int64))
 
 
-def _places(chosen: slice | Tensor | Places | Sequence[int], num: int) -> Places:
+def to_places(chosen: Chosen, num: int) -> Places:
+    """Turn a slice, indices (negative ones count from the end) or a mask (`num`,) into places from 0 on.
+
+    Raises: IndexError if they are none of these, or beyond the `num` images.
+    """
     if isinstance(chosen, slice):
         return np.arange(*chosen.indices(num))
-    return np.asarray(torch.as_tensor(chosen, dtype=torch.int64).cpu())
+    places: NDArray[Any] = np.asarray(chosen.cpu() if isinstance(chosen, Tensor) else chosen)
+    if places.dtype == bool and places.shape == (num,):
+        return np.flatnonzero(places)
+    if places.size and (places.dtype.kind not in "iu" or places.min() < -num or places.max() >= num):
+        raise IndexError(f"images are chosen by indices from {-num:,} to {num - 1:,}, or by a mask of {num:,}")
+    places = places.astype(np.int64)
+    return np.where(places < 0, places + num, places)

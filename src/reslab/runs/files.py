@@ -51,7 +51,7 @@ def write_bytes(path: Path, content: bytes, *, check: Callable[[Path], None] | N
     """
     if not path.name:  # as of "." and "/"
         raise Failure(f"{path} cannot be written: it is a folder")
-    part = path.with_name(f".{path.name}.{name_place()}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = name_part(path)
 
     def write() -> None:
         _drop_parts(path)
@@ -109,20 +109,25 @@ def make_folder(path: Path) -> None:
     writing(path, make)
 
 
+def name_part(path: Path) -> Path:
+    """Name a partial file or folder beside `path`, which says who is writing it."""
+    return path.with_name(f".{path.name}.{name_place()}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
 def _drop_parts(path: Path) -> None:
     """Remove partial files left by killed writers of a file, who may have been on another host."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(OSError):  # it is gone already, or Windows refuses since it is open elsewhere
-            if _is_left(part):
+            if is_left(part):
                 part.unlink()
 
 
-def _is_left(part: Path) -> bool:
-    """Return whether the writer of a partial file is gone, as far as can be told from here."""
+def is_left(part: Path) -> bool:
+    """Return whether the writer of a partial file or folder is gone, as far as can be told from here."""
     *_, place, process, _token, _ending = part.name.split(".")
-    if place == name_place():
+    if place == name_place() and (os.name == "posix" or not part.is_dir()):
         return not _is_running(process)
-    return time.time() - part.stat().st_mtime > SECONDS_TO_WRITE
+    return time.time() - max(each.stat().st_mtime for each in (part, *part.rglob("*"))) > SECONDS_TO_WRITE
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 import os
 import pickle
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reslab.data.sources import cifar
+from reslab.data.sources.archive import Archive
 from reslab.data.sources.catalog import OFFICIAL, Cifar
 from reslab.data.sources.cifar import find_data_dir, read_cifar, unpickle, verify
 from reslab.errors import Failure, UserError
@@ -68,6 +72,26 @@ def test_the_archive_is_unpacked_where_the_batches_are_missing(official: Path, b
     after = read_cifar(OFFICIAL["cifar100"], split="test", data_dir=official)
     np.testing.assert_array_equal(after.images, before.images)
     assert sorted(path.name for path in folder.iterdir()) == ["test", "train"]
+
+
+def test_two_that_miss_an_archive_download_it_once(
+    official: Path, build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, folder = OFFICIAL["cifar100"].archive, official / "elsewhere"
+    contents = {f"{archive.folder}/{name}": data for name, data in build.contents()["cifar100"].items()}
+    fetched: list[Path] = []
+
+    def fetch(archive: Archive, data_dir: Path) -> None:
+        fetched.append(data_dir)
+        time.sleep(0.2)
+        (data_dir / archive.name).write_bytes(build.pack(contents))
+
+    monkeypatch.setattr(cifar, "fetch", fetch)
+    with ThreadPoolExecutor(2) as pool:
+        read = [pool.submit(read_cifar, OFFICIAL["cifar100"], split="test", data_dir=folder) for _ in range(2)]
+    np.testing.assert_array_equal(read[0].result().images, read[1].result().images)
+    assert fetched == [folder]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([archive.folder, archive.name])
 
 
 def test_without_files_or_mirrors_the_sentence_says_what_to_put_where(official: Path) -> None:

@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -7,28 +9,44 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from reslab.data import pixels
+from reslab.data import pictures, pixels
 from reslab.data.batches import Batches
 from reslab.data.check.duplicates import find_overlap
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
+from reslab.data.sources.groups import read_times
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
-from reslab.data.storage import stored
+from reslab.data.storage import locks, stored
+from reslab.data.storage.locks import locked
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
+from reslab.records import SplitName
+from reslab.runs.files import name_place
 
 LOAD = (
     "import sys; from reslab.data.load import load; "
     "print(load('npz:' + sys.argv[1], 'train', image_size=8).fingerprint)"
 )
+
+KEEP = """
+from reslab.data.storage.cache import keeping, name_of
+
+def make(part):
+    (part / "file").write_text("it")
+    return {"origin": "it", "split": "it", "shape": []}
+
+print(keeping(name_of("it"), make), flush=True)
+input()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +132,19 @@ def test_a_file_is_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for places in ([], [39], [3, 3, 4, 5, 0], [7, 6, 5], list(range(40))):
         np.testing.assert_array_equal(file[places], images[places])
     np.testing.assert_array_equal(every_third[::-1], images[np.arange(0, 40, 3)[::-1]])
+
+
+def test_a_file_is_indexed_as_a_tensor_is(tmp_path: Path) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8))
+    (tmp_path / "images.bin").write_bytes(images.numpy().tobytes())
+    file = StoredPixels(tmp_path / "images.bin", tuple(images.shape))
+    mask = torch.arange(9) % 2 == 1
+    for chosen in (mask, mask.numpy(), mask.tolist(), [-1, 0], torch.tensor([-9]), 3, -2, slice(-2, None)):
+        assert torch.equal(file[chosen], images[chosen])  # type: ignore[index]
+        assert torch.equal(Selected(file, np.arange(9))[chosen], images[chosen])  # type: ignore[index]
+    for wrong in ([9], [-10], 9, [0.5], mask[:8]):
+        with pytest.raises(IndexError, match="from -9 to 8, or by a mask of 9"):
+            file[wrong]  # type: ignore[index]
 
 
 def test_neighbours_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,10 +272,42 @@ def test_processes_that_race_make_one_entry(noise: str, cache: Path) -> None:
 def test_what_a_killed_process_has_left_is_taken_away(noise: str, cache: Path) -> None:
     load(noise, "train", image_size=8)
     entry = entry_of(cache)
-    entry.rename(part := cache / f".{entry.name}.1.part")
+    entry.rename(part := cache / f".{entry.name}.{name_place()}.4194305.0.part")
+    assert part not in [each.path for each in disk.list_cache()]
+    other = cache / f".{disk.name_of('another')}.{name_place()}.4194305.0.part"
+    other.mkdir()
+    (other / "images.bin").write_bytes(bytes(1000))
     load(noise, "train", image_size=8)
     assert not part.exists()
+    assert not other.exists()
     assert entry.exists()
+    entry.rename(part)
+    size = disk._size(cache)
+    assert disk.clear_cache() == size
+    assert list(cache.iterdir()) == []
+
+
+def test_without_locks_nobody_removes_what_another_makes_or_has_made(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    name = disk.name_of("it")
+
+    def write(part: Path, content: str) -> dict[str, Any]:
+        (part / "file").write_text(content)
+        return {"origin": "it", "split": "it", "shape": []}
+
+    def make(part: Path) -> dict[str, Any]:
+        write(part, "slow")
+        with disk.opening(name, lambda part: write(part, "fast")) as path:
+            versions.append((path / "file").stat().st_ino)
+        return write(part, "slow")
+
+    versions: list[int] = []
+    with disk.opening(name, make) as path:
+        assert (path / "file").read_text() == "fast"
+        assert (path / "file").stat().st_ino == versions[0]
+    assert not list(cache.glob(".*.part"))
 
 
 def test_the_one_used_longest_ago_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +337,110 @@ def test_the_cache_can_be_cleared_under_who_uses_it(noise: str, cache: Path, mon
     assert disk.clear_cache() >= before.numel()
     assert list(cache.iterdir()) == []
     assert torch.equal(images.images[:], before)
+
+
+def test_what_another_has_locked_is_neither_cleared_nor_waited_for(noise: str, cache: Path) -> None:
+    load(noise, "train", image_size=8)
+    entry = entry_of(cache)
+    others = sum(each.num_bytes for each in disk.list_cache() if each.path != entry)
+    with ThreadPoolExecutor(1) as pool, locked(entry):
+        assert pool.submit(disk.clear_cache).result(timeout=10) == others
+    assert [each.path for each in disk.list_cache()] == [entry]
+
+
+def test_what_a_process_keeps_stays_until_it_ends(noise: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = subprocess.Popen([sys.executable, "-c", KEEP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert keeper.stdout is not None
+    kept = Path(keeper.stdout.readline().strip())
+    os.utime(kept / "entry.json", (0, 0))
+    load(noise, "train", image_size=8)
+    monkeypatch.setenv("RESLAB_CACHE_GB", "2e-5")
+    load(noise, "test", image_size=8)
+    assert kept in [each.path for each in disk.list_cache()]
+    disk.clear_cache()
+    assert [each.path for each in disk.list_cache()] == [kept]
+    keeper.communicate("\n")
+    disk.clear_cache()
+    assert list(cache.iterdir()) == []
+
+
+def test_an_archive_makes_no_room_for_its_own_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ZipFile(tmp_path / "pets.zip", "w") as archive:
+        for number in range(40):
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, number, 0)).save(buffer, "BMP")
+            archive.writestr(f"{'cat' if number % 2 else 'dog'}/{number}.bmp", buffer.getvalue())
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(1.5 * 40 * 246 / 1e9))
+    for _ in range(2):
+        with pytest.raises(UserError, match="the images need"):
+            load(f"folder:{tmp_path / 'pets.zip'}", "train", image_size=8)
+    monkeypatch.setenv("RESLAB_CACHE_GB", str(3 * 40 * 246 / 1e9))
+    assert len(load(f"folder:{tmp_path / 'pets.zip'}", "train", image_size=8).labels) > 20
+    assert "unpacked" in [each.split for each in disk.list_cache()]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Draw grey pictures of 16 bits, of which pets/cat/3.png is cut short."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            values = np.full((8, 8), 100 * number, dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / "pets" / name / f"{number}.png")
+    damaged = tmp_path / "pets" / "cat" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:45])
+    return tmp_path / "pets"
+
+
+def load_all(pets: Path) -> int:
+    splits: tuple[SplitName, ...] = ("train", "test")
+    return sum(len(load(f"folder:{pets}", split, image_size=8, skip_damaged=True).labels) for split in splits)
+
+
+@pytest.mark.parametrize("what", ["white", "pixels"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error"), r"\d\.png cannot be read \(Input/output error\): check its disk"),
+        (MemoryError(), r"\d\.png needs more memory to decode than is available: shrink it"),
+    ],
+)
+def test_only_what_a_decoder_refuses_is_stored_as_damaged(
+    pets: Path, error: Exception, message: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_picture = Image.open
+
+    def fail(file: Any, formats: Any) -> Image.Image:
+        if (formats == pictures._DEEP_FORMATS) == (what == "white"):
+            raise error
+        return open_picture(file, formats=formats)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Image, "open", fail)
+        with pytest.raises(UserError, match=message):
+            load_all(pets)
+    assert load_all(pets) == 19
+
+
+def test_a_time_that_cannot_be_read_now_is_read_later(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = list(pets.glob("*/*.png"))
+    with monkeypatch.context() as broken:
+        broken.setattr(Image, "open", raise_memory_error)
+        with pytest.raises(UserError, match="more memory"):
+            read_times(files, origin="pets")
+    assert read_times(files, origin="pets") == [None] * 20
+
+
+def raise_memory_error(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+def test_another_decoder_reads_damaged_pictures_again(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(pets / "cat" / "3.png", "BMP")
+    with monkeypatch.context() as older:
+        older.setattr(pictures, "_formats", lambda: ("PNG",))
+        assert load_all(pets) == 19
+    assert load_all(pets) == 20
 
 
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:

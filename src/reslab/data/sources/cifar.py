@@ -19,8 +19,10 @@ from reslab.data.images import Labelled
 from reslab.data.sources.archive import Archive, Member, complain, read_checked, unpack
 from reslab.data.sources.catalog import OFFICIAL, Cifar
 from reslab.data.sources.fetch import fetch
+from reslab.data.storage.locks import discard_lock, locked
 from reslab.errors import UserError, naming_problem
 from reslab.records import SplitName
+from reslab.runs.files import make_folder
 
 SIDE, CHANNELS = 32, 3
 # All that an official batch needs: the functions that build a NumPy array.
@@ -75,11 +77,23 @@ def _read_batch(cifar: Cifar, name: str, data_dir: Path) -> tuple[NDArray[np.uin
     archive = cifar.archive
     path = data_dir / archive.folder / name
     if not path.exists():
-        if not (data_dir / archive.name).exists():
-            fetch(archive, data_dir)
-        unpack(archive, data_dir)
+        _provide(archive, data_dir, missing=path)
     content = unpickle(read_checked(path, archive.member(name)), where=path)
     return _check_batch(content, cifar, path)
+
+
+def _provide(archive: Archive, data_dir: Path, *, missing: Path) -> None:
+    """Download and unpack an archive, unless another process does so while this one waits."""
+    make_folder(data_dir)
+    packed = data_dir / archive.name
+    with locked(packed):
+        try:
+            if not missing.exists():
+                if not packed.exists():
+                    fetch(archive, data_dir)
+                unpack(archive, data_dir)
+        finally:
+            discard_lock(packed)
 
 
 def _check_batch(content: Any, cifar: Cifar, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from reslab.data.framing import Form
 from reslab.data.names import nfc
 from reslab.data.notes import say_once
-from reslab.data.pictures import has_picture_ending, is_junk, list_visible
+from reslab.data.pictures import describe_decoders, has_picture_ending, is_junk, list_visible
 from reslab.data.sources.decoded import BLOCK, decode_all
 from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import Unused, describe_all_unused, keep_digests, keys_of
@@ -83,7 +83,7 @@ def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Sour
     some, labels, classes, digests = _list_split(files, split)
     pictures = ([(name, io.BytesIO(content)) for name, content in block] for block in _read_pictures(some))
     blocks = decode_all(pictures, labels, form)
-    stamp = f"{stamp_files(files)} {hashlib.sha256(labels.tobytes()).hexdigest()}"
+    stamp = f"{stamp_files(files)} {describe_decoders()} {hashlib.sha256(labels.tobytes()).hexdigest()}"
     return Source(len(some), classes, blocks, stamp, keys=digests, digests=digests)
 
 
@@ -102,8 +102,9 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
     origin = f"shards:{files[0].parent}"
 
     def find() -> int | None:
-        blocks = _read_pictures(_list_split(files, "train").samples)
-        whites = [white_of_pictures([io.BytesIO(content) for _, content in each], origin=origin) for each in blocks]
+        read = _read_pictures(_list_split(files, "train").samples)
+        blocks = ([(name, io.BytesIO(content)) for name, content in block] for block in read)
+        whites = [white_of_pictures(each, origin=origin) for each in blocks]
         return brightest(whites)
 
     return keep_white(find, stamp=stamp_files(files), origin=origin)

@@ -25,7 +25,7 @@ from reslab.data.sources.folder import LoosePictures
 from reslab.data.sources.listing import Listing, Unused
 from reslab.data.sources.parquet import ENDING as PARQUET
 from reslab.data.storage.blocks import stamp_files
-from reslab.data.storage.cache import make_room, name_of, opening
+from reslab.data.storage.cache import keeping, make_room, name_of
 from reslab.errors import UserError, naming_problem
 from reslab.runs.files import MAX_BYTES, MAX_RATIO, make_folder, writing
 from reslab.words import some
@@ -80,8 +80,7 @@ def _unpack_once(path: Path) -> Path:
             num = _unpack(path, part / path.name)
         return {"origin": f"folder:{path}", "split": "unpacked", "shape": [num]}
 
-    with opening(name_of("unpacked", FORMAT, stamp_files([path])), make) as entry:
-        return entry / path.name
+    return keeping(name_of("unpacked", FORMAT, stamp_files([path])), make) / path.name
 
 
 def _find_inner(folder: Path) -> Path | None:

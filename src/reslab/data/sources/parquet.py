@@ -18,7 +18,7 @@ from reslab.data.progress import counting
 from reslab.data.sources.columns import find_column
 from reslab.data.sources.folder import split_in
 from reslab.data.storage.blocks import stamp_files
-from reslab.data.storage.cache import make_room, name_of, opening
+from reslab.data.storage.cache import keeping, make_room, name_of
 from reslab.errors import UserError, extra, naming_problem
 from reslab.runs.files import writing
 
@@ -160,8 +160,7 @@ def _unpack(path: Path, files: Sequence[Path], held: str, *, stamp: str) -> Path
                     show(row)
         return {"origin": f"csv:{path}", "split": "unpacked", "shape": [num_rows]}
 
-    with opening(name_of("parquet", f"{held} {stamp}"), make) as entry:
-        return entry
+    return keeping(name_of("parquet", f"{held} {stamp}"), make)
 
 
 def _measure(files: Sequence[Path], held: str) -> tuple[int, int]:

@@ -9,7 +9,6 @@ entries are removed first.
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,17 +20,14 @@ from typing import Any
 import platformdirs
 
 from reslab.data.storage.blocks import version_of
+from reslab.data.storage.locks import discard_lock, locked, take
 from reslab.errors import Failure, UserError
-from reslab.runs.files import make_folder, writing
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may both make an entry, and either result is fine
-    fcntl = None  # type: ignore[assignment]
+from reslab.runs.files import is_left, make_folder, name_part, writing
 
 GIGABYTE = 10**9
 LIMIT = 100  # gigabytes
 FACTS = "entry.json"
+_kept: dict[Path, int] = {}  # entries that this process keeps, and the open files that say so to others
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
     """
     path = find_cache() / name
     make_folder(path.parent)
-    with _locked(path):
+    with locked(path):
         if not is_sound(path):
             _make(path, make)
         with suppress(OSError):
@@ -85,10 +81,24 @@ def opening(name: str, make: Callable[[Path], dict[str, Any]]) -> Iterator[Path]
         yield path
 
 
+def keeping(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
+    """Return an entry's folder, making it if necessary, for files that are read later by their paths.
+
+    Nobody removes it before this process ends. Raises: as `opening`.
+    """
+    with opening(name, make) as path, suppress(OSError):
+        handle = os.open(path / FACTS, os.O_RDONLY)
+        if path in _kept:
+            os.close(_kept[path])
+        _kept[path] = handle
+        take(handle, shared=True)
+    return path
+
+
 def list_cache() -> list[Entry]:
     """List the entries, the most recently used first; unreadable ones are left out."""
     found = []
-    for file in find_cache().glob(f"*/{FACTS}"):
+    for file in find_cache().glob(f"[!.]*/{FACTS}"):
         with suppress(OSError, ValueError, LookupError, TypeError):
             facts = json.loads(file.read_text(encoding="utf-8"))
             size = sum(each.stat().st_size for each in (file, *_files(file.parent)))
@@ -100,16 +110,9 @@ def list_cache() -> list[Entry]:
 
 
 def clear_cache() -> int:
-    """Remove all entries that are not open, and leftovers of killed processes; return the bytes freed."""
-    num_bytes = 0
-    for lock in list(find_cache().glob(".*.lock")):
-        path = lock.with_name(lock.name[1 : -len(".lock")])
-        with _locked(path):
-            for folder in (path, *path.parent.glob(f".{path.name}.*.part")):
-                num_bytes += sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
-                _remove(folder)
-            lock.unlink(missing_ok=True)
-    return num_bytes
+    """Remove all entries that are neither open nor kept, and leftovers of killed processes; return the bytes freed."""
+    locks = list(find_cache().glob(".*.lock"))
+    return _drop_parts() + sum(_evict(lock.with_name(lock.name[1 : -len(".lock")])) for lock in locks)
 
 
 # ---- one entry
@@ -150,18 +153,19 @@ def _hash(path: Path) -> str:
 
 def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     """Make the files in a folder beside `path`, then rename it."""
-    for part in path.parent.glob(f".{path.name}.*.part"):  # left by a killed process: we hold its lock
-        _remove(part)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    _drop_parts()
+    part = name_part(path)
     writing(part, part.mkdir)
     try:
         facts = make(part) | {"sha256": _hash(part)}
         writing(part, lambda: (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8"))
+        if is_sound(path):  # without locks, another process may have been faster
+            return
         _remove(path)  # damaged
         try:
             writing(path, lambda: part.rename(path))
         except Failure:
-            if not is_sound(path):  # without locks, another process may have been faster
+            if not is_sound(path):
                 raise
     finally:
         _remove(part)
@@ -172,21 +176,71 @@ def _make(path: Path, make: Callable[[Path], dict[str, Any]]) -> None:
 
 def make_room(num_bytes: int, *, what: str, otherwise: str = "") -> None:
     """Remove entries until `num_bytes` more fit. Raises: UserError, naming `what` needs them, if they never would."""
-    entries, limit, folder = list_cache(), find_limit(), find_cache()
+    listed, folder = list_cache(), find_cache()
+    entries = [entry for entry in listed if entry.path not in _kept]
+    limit = find_limit() - sum(entry.num_bytes for entry in listed if entry.path in _kept)
     # If it is larger than the whole cache, remove nothing.
     while (
         num_bytes <= limit
         and entries
         and (sum(entry.num_bytes for entry in entries) + num_bytes > limit or _free(folder) < num_bytes)
     ):
-        with suppress(BlockingIOError), _locked((oldest := entries.pop()).path, wait=False):
-            _remove(oldest.path)
-    room = min(limit, _free(folder))
+        _evict(entries.pop().path)
+    room = max(0, min(limit, _free(folder)))
     if num_bytes > room:
         raise UserError(
             f"{what} need {num_bytes / GIGABYTE:.1f} GB of the cache in {folder}, which has room for "
             f"{room / GIGABYTE:.1f}: set RESLAB_CACHE to a folder on a larger disk or RESLAB_CACHE_GB higher{otherwise}"
         )
+
+
+def _evict(path: Path) -> int:
+    """Remove an entry that nobody makes, opens or keeps, and its lock; return the bytes freed."""
+    with suppress(BlockingIOError), locked(path, wait=False):
+        if _is_kept(path):
+            return 0
+        num_bytes = _size(path)
+        _remove(path)
+        discard_lock(path)
+        return num_bytes - _size(path)
+    return 0
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether a process keeps an entry, as far as the system tells."""
+    if path in _kept:
+        return True
+    try:
+        handle = os.open(path / FACTS, os.O_RDWR)
+    except OSError:  # it is damaged
+        return False
+    try:
+        take(handle)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _drop_parts() -> int:
+    """Remove what killed processes have left; return the bytes freed."""
+    num_bytes = 0
+    for part in find_cache().glob(".*.*.part"):
+        with suppress(OSError):  # another process has removed it
+            if is_left(part):
+                num_bytes += _size(part)
+                _remove(part)
+                num_bytes -= _size(part)
+    return num_bytes
+
+
+def _size(folder: Path) -> int:
+    num_bytes = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # without locks, another process may remove it
+            num_bytes += file.stat().st_size if file.is_file() else 0
+    return num_bytes
 
 
 def _free(folder: Path) -> int:
@@ -195,28 +249,10 @@ def _free(folder: Path) -> int:
 
 def _remove(path: Path) -> None:
     """Remove an entry, renaming it first so that nobody opens a partial one."""
-    gone = path.with_name(f".{path.name.strip('.')}.{secrets.token_hex(4)}.gone.part")
+    gone = name_part(path)
     if path.is_file():
         path.unlink(missing_ok=True)
         return
     with suppress(OSError):
         path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock for making, opening or removing an entry; others wait or get a BlockingIOError."""
-    lock = path.with_name(f".{path.name}.lock")
-    handle: int = writing(lock, lambda: os.open(lock, os.O_RDWR | os.O_CREAT, 0o666))
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError:  # a network disk without locks
-                pass
-        yield
-    finally:
-        os.close(handle)
