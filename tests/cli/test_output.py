@@ -206,6 +206,14 @@ def test_a_unit_stays_with_its_number(shown: Callable[..., list[str]]) -> None:
         assert sum("123.4 MB" in line or "5.0 MB" in line for line in lines) == 2
 
 
+def test_a_line_is_not_broken_at_a_no_break_space(shown: Callable[..., list[str]]) -> None:
+    cell = ", ".join(f"class-{number}: {number}.0\u00a0%" for number in range(6))
+    for width in range(24, 60):
+        lines = shown(width, ["file", "classes"], [["a.png", cell]])
+        assert not [line for line in lines if line.strip().startswith("%")]
+        assert "".join(lines).count("0 %") == 6
+
+
 def test_a_table_fits_a_terminal_without_breaking_a_word(
     shown: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,7 +377,7 @@ def test_old_classes_stay_as_frequent_as_in_the_base_though_few_of_their_images_
             {"settings": ["validation=3"]},
             "--set validation: an extension takes it from its base and its data",
         ),
-        ("digits:0", {"method": "fusion", "settings": ["epochs=3"]}, "fusion solves its head, which has no settings"),
+        ("digits:0", {"method": "fusion", "settings": ["epochs=3"]}, "fusion solves its head and trains nothing"),
         ("digits:0", {"method": "fusion", "keep_old": "all"}, "--keep-old all: write exact"),
         ("digits:0", {"method": "frozen", "old_data": "none"}, "or take finetune-distill or weight-align"),
     ],

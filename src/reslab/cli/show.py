@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reslab.errors import in_shell
-from reslab.words import printable
+from reslab.words import NBSP, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ WIDTH_IN_A_FILE = 10_000  # piped output is not wrapped, unless COLUMNS sets a w
 GAP = 2  # blanks between columns
 NARROWEST_TEXT = 24  # cells
 EMPTY = ("", "-")
+HARD_BLANK = "\ue000"  # stands for a no-break space, at which rich would break lines
 BREAK = re.compile(r"(?<!\d)\s+|\s+(?=[(\d])")  # never between a number and its unit
 NUMBER = re.compile(r"-?$|[-+−]?[\d.]")  # matches the start of a numeric cell
 
@@ -77,7 +78,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
 
     console = _console()
-    whole = [[printable(cell) for cell in row] for row in rows]
+    whole = [[printable(cell.replace(NBSP, HARD_BLANK)) for cell in row] for row in rows]
     kept = [place for place in range(len(columns)) if not whole or any(row[place] not in EMPTY for row in whole)]
     header, *body = [[row[place] for place in kept] for row in ([printable(name) for name in columns], *whole)]
     widths, fewest = [], []
@@ -101,14 +102,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
             table.add_column(name, justify="right" if is_number else "left", width=width, overflow="fold")
         for row in body:
             table.add_row(*row)
-        console.print(table)
-        console.print()
+        with console.capture() as printed:
+            console.print(table)
+        print(printed.get().replace(HARD_BLANK, " "))
         return
     for first, *others in body:
-        console.print(first, soft_wrap=True)
+        print(first.replace(HARD_BLANK, " "))
         for name, cell in zip(header[1:], others, strict=True):
             if cell not in EMPTY:
-                console.print(f"  {name}: {cell}", soft_wrap=True)
+                print(f"  {name}: {cell}".replace(HARD_BLANK, " "))
 
 
 def narrow(widths: Sequence[int], fewest: Sequence[int], *, room: int) -> list[int]:
@@ -206,6 +208,7 @@ def print_evaluation(evaluation: "Evaluation") -> None:
     if test and (note := few_images(test)):
         echo_sentences(note)
     if (promises := promise_table(evaluation)) is not None:
+        echo("")
         print_table("Promises and test images", promises.header, [[cell.line for cell in row] for row in promises.rows])
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)

@@ -130,7 +130,9 @@ def naming_lost_data(run: Run, *, data_dir: Path | None) -> Iterator[None]:
         places = [find_place(term.path, data_dir) for term in parse(data) if isinstance(term, LocatedTerm)]
         gone = next((place for place in places if not is_remote(str(place)) and not place.exists()), None)
         if gone is not None:
-            elsewhere = ", or pass the folder that holds them by --data-dir" if find_relative(run.recipe.data) else ""
+            elsewhere = ""
+            if relative := find_relative(run.recipe.data):
+                elsewhere = f", or pass by --data-dir the folder that contains {relative[0]}"
             raise UserError(
                 f"the data that {run.path} was trained and tested on is gone from {os.path.abspath(gone)}: "
                 f"put it back{elsewhere}; predict, export and report work without it"

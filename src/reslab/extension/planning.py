@@ -180,7 +180,7 @@ def _check_wish(run: Run, weights: Weights, wish: Wish, *, method: Method, remem
 def with_own_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     """Apply settings of the training. Raises: UserError if the method does not train, or they would change the task."""
     if settings and isinstance(recipe.optimizer, LinearHead):
-        raise UserError("fusion solves its head, which has no settings: omit --set and --epochs")
+        raise UserError("fusion solves its head and trains nothing: omit --set and --epochs")
     changed = with_settings(recipe, settings)
     changed = with_settings(recipe.lasting(changed.epochs), settings)  # what is counted in epochs goes by their number
     for field in FIXED:

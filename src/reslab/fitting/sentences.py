@@ -43,6 +43,13 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
         path=str(run.path),
         is_weakest=tells_classes_apart(test),
     )
+    answered = test.answered
+    if answered is not None and answered.answered.high < answered.promised:
+        advice = (
+            f"Only {percent(answered.answered.value, decimals=0)} of the test images are answered instead of "
+            f"{percent(answered.promised, decimals=0)}, since others are unlike the training images: reslab predict "
+            f"--answer 0.99 refuses fewer. {advice}"
+        )
     if defects := _defects(found):
         command = f"reslab data check {in_shell(run.recipe.data)}"
         advice = f"First look at the data, {listing(defects)}: {command}. {advice}"
