@@ -3,6 +3,7 @@
 Axes: N pictures, C channels, H rows, W columns, K classes. Pixels are uint8, 0 to 255.
 """
 
+import errno
 import os
 import re
 import warnings
@@ -15,6 +16,7 @@ from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -78,6 +80,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+def describe_decoders() -> str:
+    """Name what decides on this machine whether a picture can be read."""
+    return f"{' '.join(_formats())} of Pillow {PIL.__version__}"
+
+
 @cache
 def readable_endings() -> frozenset[str]:
     """Return the supported endings of picture files, in lower case, each with its dot."""
@@ -136,6 +143,10 @@ def advice_for(ending: str) -> str | None:
 
 class UnknownFormatError(UserError):
     """A file that does not begin like any picture format."""
+
+
+class UnavailableError(UserError):
+    """A picture, perhaps a sound one, that cannot be read now: the disk, the permissions or the memory forbid it."""
 
 
 class UnsuitableError(ValueError):
@@ -255,17 +266,15 @@ def decode(
 def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
     """Open a picture for the block; only its header is read until the block asks for pixels.
 
-    Raises: UserError if opening it, or what the block does with it, fails.
+    Raises: UnavailableError if the picture may be sound; another UserError if a decoder refuses it, or the block fails.
     """
     try:
-        with Image.open(picture, formats=_formats()) as image:
+        with _blaming_others(name), Image.open(picture, formats=_formats()) as image:
             yield image
+    except UnavailableError:
+        raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{name} is too large ({error}): shrink it or remove it") from None
-    except MemoryError:
-        raise UserError(f"{name} needs more memory to decode than is available: shrink it or remove it") from None
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist: check the path") from None
     except UnidentifiedImageError:
         if _is_tiff(picture):
             raise UserError(
@@ -278,12 +287,27 @@ def opening(picture: Path | BinaryIO, *, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name} cannot be read as a picture ({_reason(error)}): replace it or remove it") from None
 
 
+@contextmanager
+def _blaming_others(name: str) -> Iterator[None]:
+    """Raises: UnavailableError for errors of the block that say nothing about the picture; all others pass."""
+    try:
+        yield
+    except MemoryError:
+        raise UnavailableError(
+            f"{name} needs more memory to decode than is available: shrink it or remove it"
+        ) from None
+    except FileNotFoundError:
+        raise UnavailableError(f"{name} does not exist: check the path") from None
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # of a decoder, or of a damaged offset
+            raise
+        raise UnavailableError(f"{name} cannot be read ({error.strerror}): check its disk and permissions") from None
+
+
 def _reason(error: Exception) -> str:
     """Say in plain words why a picture cannot be read; a decoder's own words help only its authors."""
     if isinstance(error, UnsuitableError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     return "it is cut short" if re.search("truncated|end of file|EOF", str(error)) else "its data are damaged"
 
 
@@ -396,15 +420,22 @@ def white_of(image: Image.Image) -> int | None:
     return white_for(*_range_of(image)) if image.mode.startswith(("I", "F")) else None
 
 
-def look_for_white(picture: Path | BinaryIO) -> int | None:
-    """Open a picture for `white_of`; None also if it cannot be read, which decoding reports."""
-    with (
-        suppress(Exception),
-        Image.open(picture, formats=_DEEP_FORMATS) as image,
-        _room_for(image, MAX_SIDE, "squeeze"),
-    ):
-        return white_of(image)
-    return None
+def look_for_white(picture: Path | BinaryIO, *, name: str) -> int | None:
+    """Open a picture for `white_of`; None also if it is damaged, which decoding reports.
+
+    Raises: UnavailableError as `opening`.
+    """
+    try:
+        with (
+            _blaming_others(name),
+            Image.open(picture, formats=_DEEP_FORMATS) as image,
+            _room_for(image, MAX_SIDE, "squeeze"),
+        ):
+            return white_of(image)
+    except UnavailableError:
+        raise
+    except Exception:  # decoders raise anything on broken input
+        return None
 
 
 def _from_grey(values: NDArray[Any]) -> Image.Image:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import json
@@ -15,18 +16,20 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data import pixels
+from reslab.data import pictures, pixels
 from reslab.data.batches import Batches
 from reslab.data.check.duplicates import find_overlap
 from reslab.data.images import ImageSet
 from reslab.data.load import load
 from reslab.data.pixels import Joined, Pixels, Selected, StoredPixels
+from reslab.data.sources.groups import read_times
 from reslab.data.split import hold_out
 from reslab.data.storage import cache as disk
 from reslab.data.storage import locks, stored
 from reslab.data.storage.locks import locked
 from reslab.errors import Failure, UserError
 from reslab.recipe.recipe import Recipe
+from reslab.records import SplitName
 from reslab.runs.files import name_place
 
 LOAD = (
@@ -374,6 +377,70 @@ def test_an_archive_makes_no_room_for_its_own_pictures(tmp_path: Path, monkeypat
     monkeypatch.setenv("RESLAB_CACHE_GB", str(3 * 40 * 246 / 1e9))
     assert len(load(f"folder:{tmp_path / 'pets.zip'}", "train", image_size=8).labels) > 20
     assert "unpacked" in [each.split for each in disk.list_cache()]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Draw grey pictures of 16 bits, of which pets/cat/3.png is cut short."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            values = np.full((8, 8), 100 * number, dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / "pets" / name / f"{number}.png")
+    damaged = tmp_path / "pets" / "cat" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:45])
+    return tmp_path / "pets"
+
+
+def load_all(pets: Path) -> int:
+    splits: tuple[SplitName, ...] = ("train", "test")
+    return sum(len(load(f"folder:{pets}", split, image_size=8, skip_damaged=True).labels) for split in splits)
+
+
+@pytest.mark.parametrize("what", ["white", "pixels"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error"), r"\d\.png cannot be read \(Input/output error\): check its disk"),
+        (MemoryError(), r"\d\.png needs more memory to decode than is available: shrink it"),
+    ],
+)
+def test_only_what_a_decoder_refuses_is_stored_as_damaged(
+    pets: Path, error: Exception, message: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_picture = Image.open
+
+    def fail(file: Any, formats: Any) -> Image.Image:
+        if (formats == pictures._DEEP_FORMATS) == (what == "white"):
+            raise error
+        return open_picture(file, formats=formats)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Image, "open", fail)
+        with pytest.raises(UserError, match=message):
+            load_all(pets)
+    assert load_all(pets) == 19
+
+
+def test_a_time_that_cannot_be_read_now_is_read_later(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = list(pets.glob("*/*.png"))
+    with monkeypatch.context() as broken:
+        broken.setattr(Image, "open", raise_memory_error)
+        with pytest.raises(UserError, match="more memory"):
+            read_times(files, origin="pets")
+    assert read_times(files, origin="pets") == [None] * 20
+
+
+def raise_memory_error(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+def test_another_decoder_reads_damaged_pictures_again(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(pets / "cat" / "3.png", "BMP")
+    with monkeypatch.context() as older:
+        older.setattr(pictures, "_formats", lambda: ("PNG",))
+        assert load_all(pets) == 19
+    assert load_all(pets) == 20
 
 
 def test_an_entry_says_what_it_is(noise: str, cache: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.data.framing import Form
-from reslab.data.pictures import opening, shrink, white_of
+from reslab.data.pictures import UnavailableError, describe_decoders, opening, shrink, white_of
 from reslab.data.sources.listing import Listing, keys_of
 from reslab.data.storage.blocks import Block, Source, Unreadable, stamp_files
 from reslab.errors import UserError
@@ -30,7 +30,7 @@ def open_listing(listing: Listing, *, split: SplitName, form: Form) -> Source:
         num_images=len(part.files),
         classes=part.classes,
         blocks=decode_all(blocks, part.labels, form),
-        stamp=f"{stamp_files(part.files)} {hashlib.sha256(part.labels.tobytes()).hexdigest()}",
+        stamp=f"{stamp_files(part.files)} {describe_decoders()} {hashlib.sha256(part.labels.tobytes()).hexdigest()}",
         names=part.names,
         keys=part.keys(),
         digests=keys_of(part.digests()),
@@ -40,7 +40,10 @@ def open_listing(listing: Listing, *, split: SplitName, form: Form) -> Source:
 def decode_all(
     blocks: Iterable[Sequence[tuple[str, Path | BinaryIO]]], labels: NDArray[np.int64], form: Form
 ) -> Iterator[Block | Unreadable]:
-    """Decode pictures, given with their names, one block after another to (M, 3, image_size, image_size)."""
+    """Decode pictures, given with their names, one block after another to (M, 3, image_size, image_size).
+
+    Raises: UnavailableError if one may be sound but cannot be read now.
+    """
 
     def read(picture: tuple[str, Path | BinaryIO]) -> tuple[NDArray[np.uint8], int | None] | str:
         name, file = picture
@@ -48,6 +51,8 @@ def decode_all(
             with opening(file, name=name) as image:
                 pixels = shrink(image, image_size=form.image_size, resize=form.resize, white=form.white)
                 return pixels, white_of(image)
+        except UnavailableError:
+            raise
         except UserError as error:
             return str(error)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from reslab.data.arrays import Labels, read_labels
 from reslab.data.framing import Form
 from reslab.data.notes import say_once
-from reslab.data.pictures import list_visible
+from reslab.data.pictures import describe_decoders, list_visible
 from reslab.data.sources.decoded import BLOCK, decode_all
 from reslab.data.sources.folder import split_in
 from reslab.data.sources.listing import keep_digests, keys_of
@@ -78,7 +78,8 @@ def open_foreign(files: Sequence[Path], *, split: SplitName, form: Form) -> Sour
     some, labels, classes, digests = _list_split(files, split)
     pictures = ([(name, io.BytesIO(content)) for name, content in block] for block in _read_pictures(some))
     blocks = decode_all(pictures, labels, form)
-    return Source(len(some), classes, blocks, stamp_files(files), keys=digests, digests=digests)
+    stamp = f"{stamp_files(files)} {describe_decoders()}"
+    return Source(len(some), classes, blocks, stamp, keys=digests, digests=digests)
 
 
 def sample_training(files: Sequence[Path], *, num: int) -> tuple[list[bytes], int]:
@@ -96,8 +97,9 @@ def white_of_foreign(files: Sequence[Path]) -> int | None:
     origin = f"shards:{files[0].parent}"
 
     def find() -> int | None:
-        blocks = _read_pictures(_list_split(files, "train").samples)
-        whites = [white_of_pictures([io.BytesIO(content) for _, content in each], origin=origin) for each in blocks]
+        read = _read_pictures(_list_split(files, "train").samples)
+        blocks = ([(name, io.BytesIO(content)) for name, content in block] for block in read)
+        whites = [white_of_pictures(each, origin=origin) for each in blocks]
         return brightest(whites)
 
     return keep_white(find, stamp=stamp_files(files), origin=origin)

@@ -8,7 +8,6 @@ its exact copies. A time that many pictures share is that of an unset clock or o
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reslab.data.pictures import opening
+from reslab.data.pictures import UnavailableError, describe_decoders, opening
 from reslab.data.progress import in_threads
 from reslab.data.sources.listing import Listing
 from reslab.data.sources.rules import compile_rule
@@ -122,16 +121,21 @@ def read_times(files: Sequence[Path], *, origin: str, only_cameras: bool = False
         writing(part, lambda: np.save(part / "times.npy", times))
         return {"origin": origin, "split": "times", "shape": list(times.shape)}
 
-    with cache.opening(cache.name_of("times", FORMAT, only_cameras, stamp_files(files)), make) as path:
+    name = cache.name_of("times", FORMAT, only_cameras, describe_decoders(), stamp_files(files))
+    with cache.opening(name, make) as path:
         found: list[datetime | None] = np.load(path / "times.npy", allow_pickle=False).tolist()
     counts = Counter(found)
     return [time if counts[time] <= MOST_A_SECOND else None for time in found]
 
 
 def _taken(path: Path, *, only_cameras: bool) -> datetime | None:
-    """Read when a picture was taken; None if it does not say or cannot be read."""
-    with suppress(UserError, ValueError), opening(path, name=str(path)) as image:
-        exif: Image.Exif = image.getexif()
-        text = exif.get_ifd(_EXIF).get(_TAKEN) or (None if only_cameras else exif.get(_CHANGED))
-        return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S") if text else None
-    return None
+    """Read when a picture was taken; None if it does not say or is damaged. Raises: UnavailableError as `opening`."""
+    try:
+        with opening(path, name=str(path)) as image:
+            exif: Image.Exif = image.getexif()
+            text = exif.get_ifd(_EXIF).get(_TAKEN) or (None if only_cameras else exif.get(_CHANGED))
+            return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S") if text else None
+    except UnavailableError:
+        raise
+    except UserError:
+        return None
