@@ -375,7 +375,7 @@ def _check_classes(place: _Folder, folders: Sequence[_Folder], tree: _Folder, *,
     if len(folders) < 2:
         _hint_at_table(tree, [place, *folders])
     if not folders and (place.pictures or not place.folders):
-        what = " ".join(describe_all_unused(place.all_unused()))
+        what = "; ".join(describe_all_unused(place.all_unused()))
         problem = f"{place.path} holds no pictures in class folders: {LAYOUTS}" + (f"; {what}" if what else "")
         if not place.pictures:
             raise UserError(problem)

@@ -58,7 +58,7 @@ def choose(found: Contents, path: Path, *, classes: Sequence[str], without: Sequ
         are_all = not wanted & has_some
         leave_out = advise_leaving_out(empty, choice=write_choice(classes, without))
         advice = "add some" if are_all else f"add some, remove the folder, or {leave_out}"
-        reasons = " ".join(describe_all_unused(found.unused))
+        reasons = "; ".join(describe_all_unused(found.unused))
         raise EmptyClasses(
             f"{path} holds no picture of {named(empty)}: {advice}" + (f"; {reasons}" if reasons else ""),
             names=empty,

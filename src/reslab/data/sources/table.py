@@ -83,7 +83,7 @@ def list_table(
         shown = ", ".join(repr(cell) for cell in files[:_FILES_SHOWN])
         raise UserError(
             f"{path} names no picture with a label in {root} or one of its folders: its files are {shown}; "
-            + " ".join(describe_all_unused(unused))
+            + "; ".join(describe_all_unused(unused))
         )
     beside = [
         Unused(name, "pictures that the table does not name", "", expected=True)
