@@ -17,7 +17,7 @@ Depth = Annotated[int, Field(ge=8)]
 Activation = Literal["relu", "elu"]
 # PyTorch 2.13 on AVX2 writes past the end of a buffer in the gradient of a channels-last 1x1 convolution with
 # stride 2 over 4 channels; with multiples of 8 it does not.
-Width = Annotated[int, Field(ge=8, le=65_536, multiple_of=8)]
+Width = Annotated[int, Field(ge=8, le=1_000_000_000, multiple_of=8)]
 Multiple = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 

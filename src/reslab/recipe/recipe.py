@@ -31,7 +31,7 @@ from reslab.words import NBSP, counted, listing, percent
 NOT_REACHED: Final = "(not reached)"
 Factor = Annotated[float, Field(gt=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(ge=1e-30, le=1e30)]
+Rate = Annotated[float, Field(gt=0, le=1e38)]
 Temperature = Annotated[float, Field(ge=0.01, le=1000)]
 
 
@@ -187,8 +187,8 @@ class Muon(Part):
     peak_lr: Rate = 0.24
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.6
     iterations: PositiveInt = 3
-    head_lr: Rate = 1.0
-    bias_lr: Rate = 0.1
+    head_lr: Annotated[Rate, Field(ge=1e-30)] = 1.0
+    bias_lr: Annotated[Rate, Field(ge=1e-30)] = 0.1
     other_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.85
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.004
 
