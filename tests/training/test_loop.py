@@ -122,9 +122,7 @@ def test_the_speed_on_the_bar_is_that_of_the_images_seen(
     shown: list[float] = []
     ticks = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(
-        Display, "update", lambda _, *, epoch, images_per_second, so_far: shown.append(images_per_second)
-    )
+    monkeypatch.setattr(Display, "update", lambda _, *, images_per_second, **others: shown.append(images_per_second))
     train(derive(small_recipe, name="short", epochs=1), out=tmp_path / "run")
     assert shown[:2] == [20 / 1, 40 / 2]  # a second for each update
 
