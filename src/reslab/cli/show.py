@@ -202,13 +202,17 @@ def print_evaluation(evaluation: "Evaluation") -> None:
         f"{evaluation.recipe}, with {percent(evaluation.confidence, decimals=0)} intervals", ["", *columns], rows
     )
     test = evaluation.splits.get("test")
+    notes = []
     if evaluation.calibration is not None:
         doubt = calibration_doubt(test) if test else None
-        echo_sentences(f"Probabilities are {evaluation.calibration.words}." + (f" {doubt}" if doubt else ""))
+        notes.append(f"Probabilities are {evaluation.calibration.words}." + (f" {doubt}" if doubt else ""))
     if test and (note := few_images(test)):
+        notes.append(note)
+    for note in notes:
         echo_sentences(note)
-    if (promises := promise_table(evaluation)) is not None:
+    if notes:
         echo("")
+    if (promises := promise_table(evaluation)) is not None:
         print_table("Promises and test images", promises.header, [[cell.line for cell in row] for row in promises.rows])
     if evaluation.extension is not None:
         _print_extension(evaluation.extension, evaluation.classes)

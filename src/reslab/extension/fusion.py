@@ -29,7 +29,7 @@ from reslab import models
 from reslab.data.split import limit
 from reslab.measure.calibration import find_obstacle
 from reslab.network.finishing import weigh
-from reslab.pretrained.heads import Floats, rescale, solve_lda
+from reslab.pretrained.heads import Floats, relative_spread, solve_lda
 from reslab.recipe.networks import EfficientNetLite, Fusion, Kept, Model
 from reslab.records import Weights
 
@@ -236,7 +236,7 @@ def _look(
 def _as_of_all(whole: SolvedHead, part: SolvedHead, *, kept: LabelledFeatures, left_out: LabelledFeatures) -> Tensor:
     """Compute the logits of a fold's head for the images left out, on the scale of the head solved on all images."""
     both = (head.logits(kept.features).numpy() for head in (whole, part))
-    return rescale(*both) * part.logits(left_out.features)
+    return relative_spread(*both) * part.logits(left_out.features)
 
 
 def _discriminate(places: slice, training: LabelledFeatures) -> list[SolvedHead]:

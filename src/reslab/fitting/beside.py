@@ -41,7 +41,7 @@ from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.pretrained import standardize_for, start_from
 from reslab.pretrained.fusion import compute_fused, fuse
-from reslab.pretrained.heads import Head, Integers, rescale, solve
+from reslab.pretrained.heads import Head, Integers, relative_spread, solve
 from reslab.recipe.networks import EfficientNetLite, Fusion
 from reslab.recipe.recipe import AdamW, Cosine, Crop, Flip, Freeze, Recipe, Resize, derive
 from reslab.recipe.shipped import find_recipe
@@ -256,7 +256,7 @@ def solve_without(found: FittedHead, parts: Parts) -> Logits:
     assert isinstance(found.candidate.head.shrinkage, float)
     views, labels = compute_views(parts.training, found.backbone), parts.training.labels.numpy()
     (head,) = solve("lda", *stack(views, labels), strengths=(found.candidate.head.shrinkage,))
-    factor = rescale(found.head.logits(views[0]), head.logits(views[0]))
+    factor = relative_spread(found.head.logits(views[0]), head.logits(views[0]))
     return factor * head.logits(compute_views(parts.held_out, found.backbone)[0])
 
 

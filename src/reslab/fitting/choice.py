@@ -26,7 +26,7 @@ from reslab.measure.calibration import fit_temperature_smoothed
 from reslab.measure.estimates import share_of
 from reslab.measure.metrics import log_loss
 from reslab.pretrained import Pretrained, is_installed
-from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, rescale, solve
+from reslab.pretrained.heads import STRENGTHS, Head, Integers, Method, relative_spread, solve
 from reslab.recipe.networks import MODELS, EfficientNetLite
 from reslab.recipe.recipe import LinearHead
 from reslab.recipe.shapes import Resizing
@@ -288,7 +288,7 @@ def judge(views: Features, labels: Integers, *, folds: Folds, backbone: Backbone
     (head,) = solve(method, *stack(views, labels), strengths=(strengths[place],))
     for heads, (kept, held) in zip(of_folds, folds, strict=True):
         seen = views[0, kept]
-        logits[place, held] *= rescale(head.logits(seen), heads[place].logits(seen))
+        logits[place, held] *= relative_spread(head.logits(seen), heads[place].logits(seen))
     return _found(
         backbone,
         head,

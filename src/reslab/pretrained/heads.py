@@ -57,7 +57,7 @@ def spread(logits: Floats) -> float:
     return float((logits - logits.mean(axis=1, keepdims=True)).std())
 
 
-def rescale(whole: Floats, part: Floats) -> float:
+def relative_spread(whole: Floats, part: Floats) -> float:
     """Return the factor from logits of a head solved on a part of the images to those of one solved on all.
 
     Discriminant analysis on fewer images gives larger logits. Both heads answer the same images (N, K), which both have
