@@ -72,7 +72,7 @@ def test_a_class_without_test_images_is_not_the_weakest() -> None:
         ClassFigures(precision=half, recall=recall, f1=half, support=support)
         for recall, support in zip(recalls, matrix.sum(1).tolist(), strict=True)
     )
-    test = SimpleNamespace(accuracy=half, per_class=per_class, confusion_matrix=matrix, num_images=60)
+    test = SimpleNamespace(accuracy=half, per_class=per_class, confusion_matrix=matrix, num_images=60, answered=None)
     run: Any = SimpleNamespace(
         evaluation=SimpleNamespace(splits={"test": test}, classes=("a", "b", "c")),
         candidates=Candidates.model_construct(candidates=()),
