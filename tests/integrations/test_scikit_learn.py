@@ -104,6 +104,18 @@ def test_colour_is_told_from_rows_by_its_place(recipe: Recipe) -> None:
     np.testing.assert_array_equal(by_shape.predict_proba(flat), wanted.predict_proba(images))
 
 
+def test_a_row_is_read_as_the_training_images_were(recipe: Recipe) -> None:
+    steps = np.arange(8)[:, None, None] * 12 + np.arange(8)[:, None] * 9 + np.arange(3) * 17
+    images = (steps + np.random.default_rng(0).integers(0, 8, (20, 8, 8, 3))).astype(np.uint8)
+    one, labels = recipe.model_copy(update={"epochs": 1}), np.arange(20) % 2
+    wanted = Classifier(one).fit(images, labels).predict_proba(images[:1])
+    for rows in (images, images.transpose(0, 3, 1, 2)):
+        flat = rows.reshape(20, -1)
+        fitted = Classifier(one).fit(flat, labels)
+        np.testing.assert_array_equal(fitted.predict_proba(flat[:1]), wanted)
+        assert fitted.predict_proba(np.zeros((1, 192))).shape == (1, 2)
+
+
 def test_other_numbers_are_mapped_by_the_range_of_the_training_images(
     fitted: Classifier, recipe: Recipe, digits: Any
 ) -> None:

@@ -13,6 +13,7 @@ from reslab.data.pictures import WHITES
 
 MAX_CHANNELS = 4
 SMALLEST_COLOUR = 8  # pixels a side; shorter rows of 3 * side ** 2 numbers are not colour images
+MOST_COMPARED = 100  # rows that decide on the order of their numbers; two photographs are enough
 
 
 class PixelRange(NamedTuple):
@@ -82,14 +83,17 @@ class Layout(NamedTuple):
         return images if self.channels_first else images.transpose(0, 3, 1, 2)
 
 
-def find_layout(shape: tuple[int, ...], *, image_shape: tuple[int, ...] | None = None) -> Layout | None:
+def find_layout(
+    shape: tuple[int, ...], *, image_shape: tuple[int, ...] | None = None, rows: NDArray[Any] | None = None
+) -> Layout | None:
     """Infer the layout from an array's shape (N, …), channels last if ambiguous; None if it has no image shape.
 
-    Rows of numbers (N, D) have `image_shape`, else are grey squares, else squares (H, W, 3) of 8 pixels or more.
+    Rows of numbers (N, D) have `image_shape`, else are grey squares, else colour squares of 8 pixels or more a side,
+    with channels last unless some of the `rows` show otherwise.
     """
     inner = shape[1:]
     if len(inner) == 1:
-        return _find_flat(inner[0], image_shape)
+        return _find_flat(inner[0], image_shape, rows)
     if len(inner) == 2:
         return Layout(inner)
     if len(inner) == 3 and inner[2] <= MAX_CHANNELS:
@@ -99,14 +103,31 @@ def find_layout(shape: tuple[int, ...], *, image_shape: tuple[int, ...] | None =
     return None
 
 
-def _find_flat(num: int, image_shape: tuple[int, ...] | None) -> Layout | None:
+def _find_flat(num: int, image_shape: tuple[int, ...] | None, rows: NDArray[Any] | None) -> Layout | None:
     if image_shape is not None:
         return Layout(image_shape) if math.prod(image_shape) == num else None
-    for channels in (1, 3):
-        side = math.isqrt(num // channels)
-        if channels * side**2 == num and (channels == 1 or side >= SMALLEST_COLOUR):
-            return Layout((side, side) if channels == 1 else (side, side, 3))
-    return None
+    side = math.isqrt(num)
+    if side**2 == num:
+        return Layout((side, side))
+    side = math.isqrt(num // 3)
+    if 3 * side**2 != num or side < SMALLEST_COLOUR:
+        return None
+    if rows is not None and len(rows) and _are_planes(rows[:MOST_COMPARED].astype(np.float64), side):
+        return Layout((3, side, side), channels_first=True)
+    return Layout((side, side, 3))
+
+
+def _are_planes(rows: NDArray[np.float64], side: int) -> bool:
+    """Tell rows (N, 3 * side ** 2) that are one colour plane after another, as CIFAR's, from rows of pixels.
+
+    A pixel resembles those beside and below it, which are 1 and `side` numbers further in planes, and three times as
+    far in rows of pixels. Noise, and grey that hardly changes along a row, count as pixels.
+    """
+
+    def difference(distance: int) -> float:
+        return float(np.abs(rows[:, distance:] - rows[:, :-distance]).mean())
+
+    return all(difference(distance) < 0.9 * difference(3 * distance) for distance in (1, side))
 
 
 class Labels(NamedTuple):
@@ -121,9 +142,9 @@ class Labels(NamedTuple):
 
 
 def read_labels(array: NDArray[Any]) -> Labels:
-    """Parse integers (N,) or (N, 1), names, or one-hot rows (N, K). Raises: ValueError saying what is wrong."""
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
+    """Parse integers (N,), (N, 1) or (1, N), names, or one-hot rows (N, K). Raises: ValueError saying what is wrong."""
+    if array.ndim == 2 and 1 in array.shape:
+        array = array.reshape(-1)
     if array.ndim == 2 and array.dtype.kind in "biuf":
         return _read_one_hot(array)
     if array.ndim != 1 or len(array) == 0:

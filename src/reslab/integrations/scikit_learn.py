@@ -152,6 +152,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {_as_plain(self.classes_[0])!r}: a classifier needs at least two")
         self.image_shape_ = numbers.shape[1:]
+        self.layout_ = self._find_layout(numbers)
         recipe = self._make_recipe(named)
         self.scale_ = find_scale(numbers.dtype, float(numbers.min()), float(numbers.max()), white=recipe.white)
         images = ImageSet(
@@ -239,9 +240,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state)
         return int(generator.randint(2**31))
 
-    def _to_pixels(self, numbers: NDArray[Any], channels: int | str) -> NDArray[np.uint8]:
-        """Convert scikit-learn's input to stored images (N, C, H, W)."""
-        layout = find_layout(numbers.shape, image_shape=self.image_shape)
+    def _find_layout(self, numbers: NDArray[Any]) -> Layout:
+        layout = find_layout(numbers.shape, image_shape=self.image_shape, rows=numbers)
         if layout is None and numbers.ndim == 2 and self.image_shape is None:
             layout = Layout((1, numbers.shape[1]))
         if layout is None:
@@ -250,7 +250,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 if numbers.ndim == 2
                 else f"X has shape {numbers.shape}: images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C up to 4"
             )
-        images = np.ascontiguousarray(self.scale_.apply(layout.arrange(numbers)))
+        return layout
+
+    def _to_pixels(self, numbers: NDArray[Any], channels: int | str) -> NDArray[np.uint8]:
+        """Convert scikit-learn's input to stored images (N, C, H, W)."""
+        images = np.ascontiguousarray(self.scale_.apply(self.layout_.arrange(numbers)))
         return with_channels(images, channels) if isinstance(channels, int) else images
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+import sklearn.datasets
 
 from reslab.data.framing import Form
 from reslab.data.images import Labelled
@@ -224,6 +225,23 @@ def test_images_of_every_layout_and_type_become_the_same_pixels(
     assert (said in lines) if said else not lines
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_rows_of_colour_planes_are_told_from_rows_of_pixels(
+    tmp_path: Path, split: SplitName, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = sklearn.datasets.load_sample_images().images[0][:320, :640]
+    images = pixels.reshape(10, 32, 20, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+    planes = images.transpose(0, 3, 1, 2)
+    labels = np.arange(200) % 2
+    for rows, said in ((images, "are images of 32x32x3\n"), (planes, "of 3x32x32, one colour plane after another\n")):
+        flat = rows.reshape(200, -1)
+        read = read_npz(
+            write(tmp_path, images=flat, labels=labels, test_images=flat[:2], test_labels=[0, 1]), split=split
+        )
+        assert (read.images == planes[: len(read.images)]).all()
+        assert capsys.readouterr().err.endswith(said)
+
+
 def test_deep_arrays_have_the_white_of_their_training_images(tmp_path: Path) -> None:
     path = write(tmp_path, **SPLIT | {"images": DEEP * 16, "test_images": DEEP[:4] * 64})
     train, test = (load(f"npz:{path}", split, image_size=16) for split in ("train", "test"))
@@ -300,6 +318,7 @@ def test_images_cut_off_as_the_test_split_do_not_stretch_the_training_images(tmp
     ("labels", "more", "classes"),
     [
         (LABELS[:, None], {}, ("0", "1")),
+        (LABELS[None], {}, ("0", "1")),  # as MATLAB files store a list
         (LABELS.astype(float), {}, ("0", "1")),
         (LABELS == 1, {}, ("0", "1")),
         (LABELS + 1, {}, ("1", "2")),

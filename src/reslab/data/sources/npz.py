@@ -129,7 +129,8 @@ def _select(path: Path, split: SplitName, choice: Sequence[str]) -> _Selected:
     pair = pairs.get(split, pairs["train"])
     own = trained if pair == pairs["train"] else _read_labels(file, pair.labels, path)
     labels = _number(own, values, pair.labels, path)
-    layout = _check_images(file.arrays[pair.images], pair.images, len(labels), path)
+    images = file.arrays[pair.images]
+    layout = _check_images(images, pair.images, len(labels), path, trained=file.arrays[pairs["train"].images])
     labels, classes = _choose_classes(labels, classes, choice, path)
     digests, chosen = _find_digests(file, pair.images, path), np.flatnonzero(labels >= 0)
     if len(pairs) == 1:
@@ -329,11 +330,13 @@ def _kind_of(dtype: np.dtype[Any]) -> str:
     return f"{'i' if dtype.kind in 'iu' else dtype.kind}{' deep' if is_deep(dtype) else ''}"
 
 
-def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layout:
+def _check_images(images: StoredArray, name: str, num: int, path: Path, *, trained: StoredArray) -> Layout:
     _check_plain(images, name, path)
     if images.dtype.kind not in "biuf":
         raise UserError(f"{path}: {name!r} is {images.dtype}, it must be numbers")
-    layout = find_layout(images.shape) if len(images.shape) > 1 and 0 not in images.shape else None
+    is_flat = len(images.shape) == 2 and trained.shape[1:] == images.shape[1:] and trained.dtype.kind in "biuf"
+    rows = next(iter(trained.blocks()), None) if is_flat else None
+    layout = find_layout(images.shape, rows=rows) if len(images.shape) > 1 and 0 not in images.shape else None
     if layout is None:
         raise UserError(
             f"{path}: {name!r} has shape {images.shape}, it must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C up "
@@ -344,5 +347,6 @@ def _check_images(images: StoredArray, name: str, num: int, path: Path) -> Layou
             f"{path}: {name!r} has {images.shape[0]} images but there are {num} labels: they must be as many"
         )
     if len(images.shape) == 2:
-        say_once(f"npz:{path}: the rows of {name!r} are images of {'x'.join(map(str, layout.shape))}")
+        order = ", one colour plane after another" if layout.channels_first else ""
+        say_once(f"npz:{path}: the rows of {name!r} are images of {'x'.join(map(str, layout.shape))}{order}")
     return layout
