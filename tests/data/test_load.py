@@ -116,7 +116,8 @@ def test_a_part_of_digits_is_cut_as_the_whole_is() -> None:
         ("cifar10@0+digits@0", "test", r"of 3 channels"),
         ("cifar10@0", "train", "'cifar10@0' has no training images at all: raise the limit @0 of at least one source"),
         ("digits:1@0+digits:2@0", "train", "no training images at all"),
-        ("digits", "validation", "'validation' is not a stored split"),
+        ("digits", "dev", "'dev' is no split: load 'train', 'validation' or 'test'"),
+        ("digits", "validation", "digits comes without validation images: load 'train' and hold some"),
         (f"folder:{'x' * 300}", "train", "x cannot be read: File name too long"),
     ],
 )

@@ -21,6 +21,7 @@ from reslab.data.pictures import (
     advice_for,
     decode,
     is_answered,
+    is_picture,
     losses_of,
     name_best,
     opening,
@@ -255,6 +256,9 @@ def test_a_missing_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     with pytest.raises(UserError, match=r"unknown format\): pip install 'reslab\[heic\]'"):
         decode(tmp_path / "photo.HEIC", image_size=8)
+    assert not is_picture(tmp_path / "photo.HEIC")
+    Image.new("RGB", (8, 8)).save(tmp_path / "renamed.HEIC", format="JPEG")
+    assert is_picture(tmp_path / "renamed.HEIC")
 
 
 def png_of_16_bits(values: Any) -> io.BytesIO:

@@ -71,8 +71,9 @@ def load(
         Which classes of which sources, such as `cifar10`, `digits:0-6` or `folder:pictures`. Classes of a source with
         `@0` are known but have no training images. A DataFrame needs the same columns as tables of `csv:`; its paths
         are relative to `data_dir` or the current directory.
-    split : {"train", "test"}
-        The split to load. A recipe holds validation images out of the training split.
+    split : {"train", "validation", "test"}
+        The split to load. Only sources that store validation images have a validation split (`reslab data show`); a
+        recipe holds such images out of the training split of others.
     data_dir : Path, optional
         Folder of CIFAR, to which missing files are downloaded; by default $RESLAB_DATA, else the user's cache folder.
         If given, relative paths of the expression start there if they exist there, else in the current directory.
@@ -111,11 +112,29 @@ def load(
     >>> images.images.shape[1:], images.classes
     (torch.Size([1, 8, 8]), ('0', '1', '2'))
     """
-    if split not in ("train", "test"):
-        raise UserError(f"{split!r} is not a stored split: load 'train' or 'test' (hold_out cuts 'validation')")
+    if split not in ("train", "validation", "test"):
+        raise UserError(f"{split!r} is no split: load 'train', 'validation' or 'test'")
     expression = to_expression(expression, data_dir=data_dir)
     terms = parse(expression)
     form = Form(image_size, resize, channels, _find_white(terms, data_dir) if white is None else white)
+    if split == "validation":
+        classes = load(
+            expression,
+            "train",
+            data_dir=data_dir,
+            image_size=image_size,
+            merge=merge,
+            skip_damaged=skip_damaged,
+            resize=resize,
+            channels=channels,
+            white=form.white,
+        ).classes
+        own = load_validation(expression, classes=classes, data_dir=data_dir, form=form, skip_damaged=skip_damaged)
+        if own is None:
+            raise UserError(
+                f"{expression} comes without validation images: load 'train' and hold some of its images out"
+            )
+        return own
     if stream is not None:
         return _stream(terms, expression, split, form, buffer=stream, skip_damaged=skip_damaged)
     parts = [_read_term(term, split, data_dir, form, skip_damaged) for term in terms]

@@ -93,10 +93,18 @@ def readable_endings() -> frozenset[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Recognise a picture by its ending, or by its first bytes if it has none or another after it (a.jpg.1)."""
+    """Recognise a picture by its ending, or by its first bytes.
+
+    The bytes decide if it has no ending, another after it (a.jpg.1), or one of a format without a decoder: telephones
+    name JPEGs .HEIC.
+    """
     if has_picture_ending(path):
         return True
-    if path.suffix and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower())):
+    if (
+        path.suffix
+        and path.suffix.lower() not in _MISSING
+        and readable_endings().isdisjoint(re.findall(r"\.[a-z0-9]+", path.name.lower()))
+    ):
         return False
     try:
         with Image.open(path, formats=[name for name in _formats() if name not in _UNMARKED]):

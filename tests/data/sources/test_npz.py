@@ -418,6 +418,7 @@ def test_validation_arrays_have_the_chosen_classes(tmp_path: Path) -> None:
     images = load_validation(f"{expression}:2,0", classes=["2", "0"], form=Form(image_size=6))
     assert images is not None
     assert images.counts() == [5, 10]
+    assert load(f"{expression}:2,0", "validation", image_size=6).fingerprint == images.fingerprint
     assert load_validation(f"{expression}:3", classes=["3"], form=Form(image_size=6)) is None
 
 
