@@ -59,7 +59,10 @@ def test_the_methods_are_listed(reslab: Command) -> None:
 
     found = read_json(reslab("methods", "--json"))
     assert list(found) == list(METHODS)
-    assert [name for name, about in found.items() if about["default"]] == ["finetune-distill"]
+    assert {name: after for name, about in found.items() if (after := about["default_after"])} == {
+        "fusion": "fit",
+        "finetune-distill": "train",
+    }
     assert all(name in reslab("methods").out for name in METHODS)
 
 

@@ -26,6 +26,14 @@ def test_create_refuses_a_folder_that_holds_something_and_changes_nothing(tmp_pa
     assert sample.listing(tmp_path) == {"notes.txt": b"mine"}
 
 
+def test_a_run_that_was_only_trained_can_be_completed(finished):
+    with pytest.raises(UserError, match=r"or remove the folder$"):
+        Run.create(finished.path, can_resume=False)
+    (finished.path / "evaluation.json").unlink()
+    with pytest.raises(UserError, match=r"folder; its run is trained, and reslab evaluate .* completes it"):
+        Run.create(finished.path, can_resume=False)
+
+
 def test_create_refuses_a_file_and_changes_nothing(tmp_path, sample):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"notes\.txt exists"):

@@ -97,22 +97,23 @@ def _cost_words(row: dict[str, Any]) -> list[str]:
 def methods(json: Json = False) -> None:
     """List the methods of `reslab extend`."""
     from reslab.cli.show import print_json, print_table
-    from reslab.extension.methods import DEFAULT, METHODS
+    from reslab.extension.methods import DEFAULT, DEFAULT_OF_FIT, METHODS
 
+    default_after = {DEFAULT: "train", DEFAULT_OF_FIT: "fit"}
     if json:
         shown = ("summary", "needs_old", "on_features")
         print_json(
             {
-                name: {field: getattr(about, field) for field in shown} | {"default": name == DEFAULT}
+                name: {field: getattr(about, field) for field in shown} | {"default_after": default_after.get(name)}
                 for name, about in METHODS.items()
             }
         )
         return
     print_table(
         "Methods of extension",
-        ["name", "what it does", "old images", "default"],
+        ["name", "what it does", "old images", "default after"],
         [
-            [name, about.summary, "needed" if about.needs_old else "optional", "yes" if name == DEFAULT else ""]
+            [name, about.summary, "needed" if about.needs_old else "optional", default_after.get(name, "")]
             for name, about in METHODS.items()
         ],
     )

@@ -76,6 +76,7 @@ METHODS: Final[dict[Method, About]] = {
     "joint": About("train on all classes from scratch, by the base's recipe"),
 }
 DEFAULT: Final[Method] = "finetune-distill"
+DEFAULT_OF_FIT: Final[Method] = "fusion"  # a pretrained network stays frozen, since training it takes hours
 FUSED_LAYERS: Final = ("base.", "pretrained.", "head")  # how the names of a fused network's parameters begin
 
 # What is trained on from a base takes none of these fields over.
@@ -101,8 +102,8 @@ BALANCE = 1.0  # every class is drawn equally often
 
 
 def default_method(base: Recipe) -> Method:
-    """Choose a method for a base: a pretrained network in it stays frozen, since training it takes hours."""
-    return "fusion" if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion) else DEFAULT
+    """Choose a method for a base, by whether a pretrained network is in it."""
+    return DEFAULT_OF_FIT if isinstance(base.optimizer, LinearHead) or isinstance(base.model, Fusion) else DEFAULT
 
 
 def check_method(method: str, *, old_data: str | int, base: Path, remembers: bool) -> Method:

@@ -145,7 +145,9 @@ class Run:
         def check() -> None:
             if run.path.exists() and (not run.path.is_dir() or any(map(_is_in_the_way, run.path.iterdir()))):
                 remedy = "folder, or resume it with --resume" if can_resume else "--out, or remove the folder"
-                raise UserError(f"{path} exists and is not empty: choose another {remedy}")
+                rest = f"; its run is trained, and reslab evaluate {in_shell(path)} completes it"
+                to_complete = rest if run.is_finished and not run.is_evaluated else ""
+                raise UserError(f"{path} exists and is not empty: choose another {remedy}{to_complete}")
 
         writing(run.path, check)
 
