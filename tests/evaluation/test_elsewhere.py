@@ -104,6 +104,9 @@ def test_pictures_of_one_name_are_paired_whatever_their_ending(run, tmp_path):
     found, _ = evaluate_elsewhere(run, data=f"folder:{folder}")
     assert found.num_paired == 30
     assert (found.change.value, found.own.value) == (0, found.figures.accuracy.value)  # the very same images
+    run.write_predictions("test", own, names=["" if name[0] == "1" else name for name in names])  # as of a union
+    shutil.rmtree(folder / "1")
+    assert evaluate_elsewhere(run, data=f"folder:{folder}")[0].num_paired == 20
 
 
 @pytest.mark.parametrize(("data", "num"), [("digits:1,4,7", 108), ("digits:1,4", 72)])

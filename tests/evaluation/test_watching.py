@@ -27,6 +27,9 @@ def test_only_what_has_changed_is_named() -> None:
     darker = differ(before, replace(now, pictures=measure_pictures(images // 2)))
     assert darker["brightness"].startswith("They are darker: 19")
     assert set(darker) == {"brightness", "contrast"}
+    wider = np.where(np.arange(60)[:, None, None, None] % 2, images - 30, images + 30)
+    spread = differ(before, replace(now, pictures=measure_pictures(wider.astype(np.uint8))))
+    assert spread == {"brightness": "Their brightness is spread differently around nearly the same average."}
     blurred = images.astype(float).repeat(2, axis=3)[..., 1:-7]
     blurred = np.stack([blurred] * 2, axis=3).reshape(60, 3, 16, 8)[:, :, :8]
     assert (

@@ -65,6 +65,13 @@ def test_the_chart_is_a_picture_and_replaces_the_one_before(runs: list[Run], tmp
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["curves.png"]
 
 
+def test_imported_networks_have_no_curves(runs: list[Run], tmp_path: Path) -> None:
+    for run in runs:
+        (run.path / "log.jsonl").unlink()
+    assert write_curves(runs, names=["one", "two"], out=tmp_path / "new") is None
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_a_failure(runs: list[Run], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Failure, match="file/below cannot be written: Not a directory"):

@@ -387,7 +387,7 @@ def test_what_cannot_be_reported_is_one_sentence(
     shutil.rmtree(copied / "taught-0")
     for path in copied.glob("*/evaluation.json"):
         path.unlink()
-    with pytest.raises(UserError, match="has no finished run yet: run reslab study run tiny --out"):
+    with pytest.raises(UserError, match="has no finished run yet: go on with reslab study run STUDY --out"):
         write_study_report(study, runs=copied)
     (copied / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"study\.json is damaged"):

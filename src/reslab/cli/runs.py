@@ -358,7 +358,7 @@ def compare(
     found = compare_runs(opened)
     chart = write_curves(opened, names=[row.name for row in found.rows], out=out)
     if json:
-        print_json(to_plain(found) | {"chart": str(chart)})
+        print_json(to_plain(found) | {"chart": None if chart is None else str(chart)})
         return
     print_table(
         f"{found.split.capitalize()} split, with 95 % intervals",
@@ -373,4 +373,5 @@ def compare(
     )
     for pair in found.pairs:
         echo_sentences(describe_pair(pair))
-    echo(f"Learning curves: {chart}")
+    if chart is not None:
+        echo(f"Learning curves: {chart}")

@@ -238,9 +238,13 @@ def _pair(run: Run, images: ImageSet, own: Predictions) -> list[tuple[int, int]]
     if names is None or images.names is None:
         return []
     there, here = (
-        [(str(PurePosixPath(name).with_suffix("")), int(label)) if name else None for name, label in both]
-        for both in (zip(names, own.labels, strict=True), zip(images.names, images.labels, strict=True))
+        [
+            ((str(PurePosixPath(name).with_suffix("")), int(label)), place)
+            for place, (name, label) in enumerate(zip(*both, strict=True))
+            if name
+        ]
+        for both in ((names, own.labels), (images.names, images.labels))
     )
-    places = {key: place for place, key in enumerate(there) if key is not None}
-    is_unique = len(places) == len(there) and len(set(here)) == len(here)
-    return [(places[key], place) for place, key in enumerate(here) if key in places] if is_unique else []
+    places = dict(there)
+    is_unique = len(places) == len(there) and len(dict(here)) == len(here)
+    return [(places[key], place) for key, place in here if key in places] if is_unique else []

@@ -128,7 +128,7 @@ def _were_learned_before(run: Run, test: ImageSet) -> NDArray[np.bool_]:
 
 
 def _learn_all(run: Run, recipe: Recipe) -> Recipe:
-    """Return a recipe of all images that an extended network has learned from, in its bases, too."""
+    """Return a recipe of all images that an extended network and its bases have learned from or held out."""
     extension = recipe.extension
     if extension is None or extension.method == "joint":
         return recipe

@@ -32,6 +32,7 @@ FEWEST, MOST = 10, 1000  # pictures
 ENOUGH = 200  # pictures needed to detect a small change
 ALARM_AT = 0.01  # the significance level: the share of unchanged folders with a false alarm
 SHOWN_CLASSES = 3
+ALIKE = 0.1  # standard deviations between two averages that are called nearly the same
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
     kernels.enable(network.device)
     reference = read_reference(run, network)
     paths = find_pictures(files)
+    if len(paths) < FEWEST:
+        raise _too_few(len(paths))
     chosen = [paths[place] for place in choose_sample(len(paths), most=MOST)]
     _, images, unread = read_sound(
         chosen,
@@ -144,10 +147,14 @@ def watch(run: Run, *, files: Sequence[Path], device: str = "auto") -> Watched:
         what="watch",
     )
     if len(images) < FEWEST:
-        too_few = f"{counted(len(images), 'picture')} {'is' if len(images) == 1 else 'are'} too few"
-        raise UserError(f"{too_few} to tell whether they differ: give {FEWEST} or more")
+        raise _too_few(len(images))
     aspects = compare(reference, look_at(network, images), classes=network.classes)
     return Watched(len(paths), len(images), len(reference.logits), aspects, tuple(unread))
+
+
+def _too_few(num: int) -> UserError:
+    too_few = f"{counted(num, 'picture')} {'is' if num == 1 else 'are'} too few"
+    return UserError(f"{too_few} to tell whether they differ: give {FEWEST} or more")
 
 
 def read_reference(run: Run, network: Network) -> Seen:
@@ -247,6 +254,9 @@ def _say(name: str, before: Floats, now: Floats, *, classes: Sequence[str]) -> s
             return "The network sees something else in them: its features differ."
         case "class mix":
             return f"Their classes differ: {_say_classes(before.mean(axis=0), now.mean(axis=0), classes)}."
+        case _ if abs(here - then) < ALIKE * max(before.std(), now.std()):
+            what = "The network's confidence" if name == "confidence" else f"Their {name}"
+            return f"{what} is spread differently around nearly the same average."
         case "confidence":
             how = "surer" if rises else "less sure"
             return f"The network is {how} of them: {_whole(here)} on average instead of {_whole(then)}."

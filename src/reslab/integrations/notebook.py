@@ -14,7 +14,7 @@ from reslab.data.images import ImageSet
 from reslab.errors import UserError, extra
 from reslab.language import LanguageName, read_language, say, speaking
 from reslab.report.curves import series_of
-from reslab.report.figures import image_rows, learning_curve
+from reslab.report.figures import image_rows, learning_curve, short_name
 from reslab.report.pictures import Picture
 from reslab.report.tables import split_words
 from reslab.runs import Run
@@ -49,9 +49,10 @@ def draw_images(images: ImageSet, *, each: int = 8, language: LanguageName = "en
     labels = images.labels.numpy()
     rows = [images.images[np.flatnonzero(labels == label)[:each]].numpy() for label in range(len(images.classes))]
     with speaking(read_language(language)):
+        names = [short_name(name, number=number) for number, name in enumerate(images.classes, 1)]
         return Picture(
             name=f"images-{images.split}",
-            png=image_rows(rows, classes=images.classes),
+            png=image_rows(rows, names=names),
             alt=say("The first {number} of each class.", number=each),
             title=f"{split_words(images.split)}, {counted(len(labels), 'image')}.",
             caption=say("The first {number} of each class.", number=each),

@@ -149,6 +149,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _pick_split(runs: Sequence[Run]) -> SplitName:
+    if not runs:
+        raise UserError("no runs are given: name at least one")
     first, *others = runs
     for run in others:
         if run.recipe.trial != first.recipe.trial:

@@ -12,14 +12,17 @@ from reslab.report.figures import learning_curve
 from reslab.runs import Run, make_folder, write_bytes
 
 
-def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path:
+def write_curves(runs: Sequence[Run], *, names: Sequence[str], out: Path) -> Path | None:
     """Draw the accuracy of every run over its epochs into `out`/curves.png and return its path.
 
+    None if no run has epochs, as networks that were imported.
     Raises: Failure if the disk refuses.
     """
     curves: dict[str, NDArray[np.float64]] = {}
     for run, name in zip(runs, names, strict=True):
         curves |= {f"{name}, {part}": values for part, values in series_of(run.log, "accuracy", scale=100).items()}
+    if not curves:
+        return None
     make_folder(out)
     path = out / "curves.png"
     write_bytes(path, learning_curve(curves, label="accuracy (%)"))

@@ -36,7 +36,7 @@ _BLUE, _INK, _FAINT = "#0072B2", "#222222", "#8a8a8a"
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F", "#B2182B", "#7B4FA3")
 _DASHES = ("-", "--", "-.", ":")
 _FIRST = ((_BLUE, "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#56B4E9", "-"), ("#E69F00", "--"))
-_LOOKS = tuple(dict.fromkeys((*_FIRST, *((color, dashes) for dashes, color in product(_DASHES, _COLORS)))))
+LOOKS = tuple(dict.fromkeys((*_FIRST, *((color, dashes) for dashes, color in product(_DASHES, _COLORS)))))
 _MARKS = ("o", "s", "D", "P", "^", "*", "X", "v", "p", "h")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -122,7 +122,7 @@ def learning_curve(
     with _style():
         figure = _new(_HALF, 290 if rates is None else 340)
         main, *below = (figure.subplots(),) if rates is None else _two_rows(figure, 6)
-        for (name, values), (color, dashes) in zip(curves.items(), cycle(_LOOKS), strict=False):
+        for (name, values), (color, dashes) in zip(curves.items(), cycle(LOOKS), strict=False):
             marker = "o" if len(values) <= 15 else None
             epochs = np.arange(1, len(values) + 1)
             main.plot(epochs, values, dashes, color=color, label=_in_legend(name), marker=marker, ms=3, lw=1.4)
@@ -180,7 +180,7 @@ def prior_curves(
         axes.axvline(chosen, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         axes.text(chosen, 1.01, short(chosen), transform=axes.get_xaxis_transform(), ha="center", size=7)
         axes.fill_between(taus, *band, color=_BLUE, alpha=0.12, lw=0)
-        for place, ((name, values), (color, dashes)) in enumerate(zip(curves.items(), cycle(_LOOKS), strict=False)):
+        for place, ((name, values), (color, dashes)) in enumerate(zip(curves.items(), cycle(LOOKS), strict=False)):
             axes.plot(taus, values, dashes, color=color, label=name, marker="o", ms=3, lw=1.2 if place else 2)
         axes.set(
             xlabel=say("tau: 0 keeps the data's prior, 1 removes it"),
@@ -318,7 +318,7 @@ def selection_curves(
         axes.axvline(100 * promised, color=_FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1)
         label = say("{share} % promised", share=short(100 * promised))
         axes.text(100 * promised, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", size=7)
-        for (name, values), (color, dashes) in zip(curves.items(), _LOOKS, strict=False):
+        for (name, values), (color, dashes) in zip(curves.items(), LOOKS, strict=False):
             share, accuracy, low, high = (100 * each for each in values)
             axes.fill_between(share, low, high, color=color, alpha=0.12, lw=0)
             axes.plot(share, accuracy, dashes, color=color, label=name, lw=1.2)
@@ -364,17 +364,17 @@ def thumbnail(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def image_rows(rows: Sequence[NDArray[np.uint8]], *, classes: Sequence[str]) -> bytes:
-    """Draw a row of images (N, C, H, W) for each class, named at its left; anything but RGB is grey."""
+def image_rows(rows: Sequence[NDArray[np.uint8]], *, names: Sequence[str]) -> bytes:
+    """Draw rows of images (N, C, H, W), each named at its left; anything but RGB is grey."""
     across = max(map(len, rows))
     with _style():
         figure = _new(130 + 48 * across, 52 * len(rows))
-        for number, (images, name) in enumerate(zip(rows, classes, strict=True)):
+        for number, (images, name) in enumerate(zip(rows, names, strict=True)):
             for place, pixels in enumerate(to_rgb(images)):
                 axes = figure.add_subplot(len(rows), across, number * across + place + 1)
                 axes.imshow(pixels, interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
                 axes.spines[:].set_visible(False)
                 if place == 0:
-                    axes.set_ylabel(short_name(name, number=number + 1), rotation=0, ha="right", va="center")
+                    axes.set_ylabel(name, rotation=0, ha="right", va="center")
         return _png(figure)

@@ -114,7 +114,9 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
 def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
     """Name the images of a gallery: test images by their file if there is one, others by their number."""
     files = inputs.names if split == "test" else None
-    return [printable(files[index]) if files else say("image {index}", index=index) for index in shown.indices.tolist()]
+    return [
+        (files and printable(files[index])) or say("image {index}", index=index) for index in shown.indices.tolist()
+    ]
 
 
 def _field(inputs: Inputs, row: PublishedRow | None) -> dict[str, Any]:

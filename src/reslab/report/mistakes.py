@@ -55,13 +55,13 @@ def confusion_pictures(inputs: Inputs) -> list[Picture]:
         places = np.flatnonzero((true == pair.true) & (predicted == pair.predicted))[:IMAGES_A_PAIR]
         if len(places):
             rows.append(examples.images[places])
-            names.append(f"{classes[pair.true]} → {classes[pair.predicted]}")
+            names.append(" → ".join(figures.short_name(classes[each], number=each + 1) for each in pair[:2]))
     if not rows:
         return []
     return [
         Picture(
             name="mistakes",
-            png=figures.image_rows(rows, classes=names),
+            png=figures.image_rows(rows, names=names),
             alt=say("Test images of the most confused pairs of classes."),
             title=say("Mistakes."),
             caption=say("The most confused pairs of classes, true → predicted, each with its most certain mistakes."),

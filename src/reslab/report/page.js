@@ -7,9 +7,14 @@ const dark = matchMedia('(prefers-color-scheme: dark)');
 const css = name => getComputedStyle(root).getPropertyValue(name).trim();
 // A sentence in the page's language, looked up by its English text; places in braces are filled.
 const say = (sentence, values = {}) => (data.sentences[sentence] ?? sentence).replace(/\{(\w+)\}/g, (_, name) => values[name]);
-const decimal = (value, digits) => value.toLocaleString(data.language, {minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false});
-const brief = value => value.toLocaleString(data.language, {maximumSignificantDigits: 4});
-const grouped = value => value.toLocaleString(data.language);
+// Formats are made once: a matrix of many classes needs one for each cell, and each takes longer to make than to use.
+const formats = {};
+const decimal = (value, digits) => (formats[digits] ??= new Intl.NumberFormat(data.language,
+  {minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false})).format(value);
+const fourDigits = new Intl.NumberFormat(data.language, {maximumSignificantDigits: 4});
+const brief = value => fourDigits.format(value);
+const thousands = new Intl.NumberFormat(data.language);
+const grouped = value => thousands.format(value);
 const percent = (value, digits = 1) => `${decimal(100 * value, digits)}\u00a0%`;
 const plain = text => String(text).replaceAll('&', '&amp;').replaceAll('<', '&lt;');  // for Plotly, which reads markup
 
@@ -154,22 +159,22 @@ const KINDS = {
     const num = matrix.length, names = data.classes.map(name => name.length > 14 ? `${name.slice(0, 13)}…` : name);
     const byRow = document.getElementById('by-row').checked;
     const sums = matrix.map(row => Math.max(row.reduce((a, b) => a + b, 0), 1));
-    const words = matrix.map((row, i) => row.map((count, j) =>
+    div.words ??= matrix.map((row, i) => row.map((count, j) =>
       `${plain(cellWords(data.classes[i], data.classes[j]))}: ${grouped(count)} (${percent(count / sums[i])})`));
-    const numbers = matrix.map((row, i) => row.map(count => !count ? '' : byRow ? decimal(100 * count / sums[i], 1) : String(count)));
     const shades = matrix.map((row, i) => row.map(count => Math.sqrt(byRow ? count / sums[i] : count)));
     const most = shades.flat().reduce((a, b) => Math.max(a, b), 1e-9);  // as arguments, they would overflow the stack
     const [pale, strong] = dark.matches ? [[27, 33, 38], [90, 180, 240]] : [[243, 247, 251], [8, 81, 156]];
     const trace = {
-      type: 'heatmap', z: shades, hovertext: words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
+      type: 'heatmap', z: shades, hovertext: div.words, hovertemplate: '%{hovertext}<extra></extra>', showscale: false, xgap: 1, ygap: 1,
       colorscale: [[0, `rgb(${pale})`], [1, `rgb(${strong})`]], zmin: 0, zmax: most,
     };
-    // Numbers in black or white, whichever has more contrast with its cell.
-    const inks = shades.flat().map(shade => inkOn(pale.map((from, channel) => from + (strong[channel] - from) * shade / most)));
-    const text = {
+    const numbers = () => ({
       type: 'scatter', mode: 'text', x: shades.flatMap(row => row.map((_, j) => j)), y: shades.flatMap((row, i) => row.map(() => i)),
-      text: numbers.flat(), textfont: {color: inks, size: num > 10 || byRow ? 10 : 12}, hoverinfo: 'skip', showlegend: false,
-    };
+      text: matrix.flatMap((row, i) => row.map(count => !count ? '' : byRow ? decimal(100 * count / sums[i], 1) : String(count))),
+      // In black or white, whichever has more contrast with its cell.
+      textfont: {size: num > 10 || byRow ? 10 : 12, color: shades.flat().map(shade =>
+        inkOn(pale.map((from, channel) => from + (strong[channel] - from) * shade / most)))}, hoverinfo: 'skip', showlegend: false,
+    });
     const places = data.classes.map((_, place) => place).filter(place => place % Math.ceil(num / 34) === 0);
     // Names stand upright where the longest fits between two ticks, at about 8 pixels a letter.
     const room = (div.clientWidth - 90) / num * Math.ceil(num / 34), longest = Math.max(...places.map(place => names[place].length));
@@ -181,7 +186,7 @@ const KINDS = {
       {type: 'line', x0: -0.5, x1: num - 0.5, y0: edge, y1: edge, line: ink}] : [];
     const shapes = [...lines, ...cursor];
     return {
-      traces: num <= 12 ? [trace, text] : [trace], shapes,
+      traces: num <= 12 ? [trace, numbers()] : [trace], shapes,
       layout: layout({height: Math.max(380, Math.min(div.clientWidth, 620)), shapes, margin: {l: 60, r: 8, t: 8, b: 60},
         xaxis: axis(say('predicted class'), {range: [-0.5, num - 0.5], ...ticks, tickangle: longest * 8 > room ? -45 : 0}), yaxis: axis(say('true class'), {...ticks, range: [num - 0.5, -0.5]})}),
       open: (i, j) => { div.cursor = [i, j]; draw(div); openCell(div.dataset.split, i, j); },

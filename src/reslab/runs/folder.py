@@ -527,9 +527,10 @@ class Run:
         write_json(self.path / "evaluation.json", evaluation.model_dump(mode="json"))
 
     def remove_evaluation(self) -> None:
-        """Remove metrics and predictions before different weights are written."""
-        for path in (*self.path.glob("evaluation*.json"), *self.path.glob("predictions-*.npz")):
-            writing(path, partial(path.unlink, missing_ok=True))
+        """Remove metrics, predictions and reports before different weights are written."""
+        for pattern in ("evaluation*.json", "predictions-*.npz", "report*.html", "report*.md", "model-card*.md"):
+            for path in self.path.glob(pattern):
+                writing(path, partial(path.unlink, missing_ok=True))
 
 
 def _is_in_the_way(path: Path) -> bool:

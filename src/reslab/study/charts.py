@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -12,16 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from reslab.report.figures import LOOKS
 from reslab.report.pictures import Picture
 from reslab.study.results import MeasuredRun, Results, sample_of
 
-# Okabe and Ito's colours; the dashes keep many rows apart, also without colour.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
-_LOOKS = tuple((color, dashes) for dashes, color in product(("-", "--", ":", "-."), _COLORS))
+PICTURES = ("curves", "gradients")  # names of what may be drawn
 INCHES_OF_A_ROW = 0.22  # in the legend
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "text.parse_math": False,  # a row may be called $x$
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -62,7 +62,7 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
     ends = []
     with _axes("curves", found, num_rows=len(rows)) as axes:
         end = max(len(run.log) for runs in rows.values() for run in runs)
-        for place, ((label, runs), (color, dashes)) in enumerate(zip(rows.items(), _looks(len(rows)), strict=True), 1):
+        for place, ((label, runs), (color, dashes)) in enumerate(zip(rows.items(), cycle(LOOKS), strict=False), 1):
             shortest = min(len(run.log) for run in runs)
             errors = np.array([[100 * (1 - epoch.train_accuracy) for epoch in run.log[:shortest]] for run in runs])
             curve = errors.mean(axis=0)
@@ -89,7 +89,7 @@ def _curves(rows: Mapping[str, Sequence[MeasuredRun]], *, kept: str) -> Picture:
 def _gradients(norms: Mapping[str, Mapping[str, float]]) -> Picture:
     found: dict[str, bytes] = {}
     with _axes("gradients", found, num_rows=len(norms)) as axes:
-        for (label, layers), (color, dashes) in zip(norms.items(), _looks(len(norms)), strict=True):
+        for (label, layers), (color, dashes) in zip(norms.items(), cycle(LOOKS), strict=False):
             places = np.linspace(0, 1, len(layers))
             axes.plot(places, list(layers.values()), dashes, color=color, lw=1.2, marker="o", ms=2.5, label=label)
         axes.set(yscale="log", xlabel="layer: 0 is the first, 1 the head", ylabel="norm of the gradient")
@@ -103,7 +103,3 @@ def _gradients(norms: Mapping[str, Mapping[str, float]]) -> Picture:
         "batch, in training mode. Towards the left, far from the loss, a gradient that vanishes falls and one that "
         "explodes rises.",
     )
-
-
-def _looks(number: int) -> list[tuple[str, str]]:
-    return [_LOOKS[place % len(_LOOKS)] for place in range(number)]

@@ -237,8 +237,8 @@ def check_folder(job: Job) -> None:
     """Check the folder of a job that is begun. Raises: UserError if it holds another run."""
     if holds_another(job):
         raise UserError(
-            f"{job.out} does not hold row {job.label} with seed {job.seed} as planned now: choose another --out, or "
-            "remove it"
+            f"{job.out} does not hold row {job.label} with seed {job.seed} as planned now: choose another "
+            "folder, or remove it"
         )
 
 

@@ -10,9 +10,9 @@ import jinja2
 from reslab.measure.metrics import CONFIDENCE
 from reslab.report.facts import device_words
 from reslab.report.pictures import Picture
-from reslab.report.tables import Cell, Table
+from reslab.report.tables import Cell, Table, markdown_table
 from reslab.runs import make_folder, write_bytes
-from reslab.study.charts import draw
+from reslab.study.charts import PICTURES, draw
 from reslab.study.folder import check_is_no_run
 from reslab.study.measured_images import MeasuredImages
 from reslab.study.numbers import DIFFERENCES, FIGURES, Numbers, differences_of, figures_of, write_csv
@@ -48,6 +48,8 @@ def write_study_report(study: Study, *, runs: Path, out: Path | None = None) -> 
     check_is_no_run(folder)
     pictures = draw(results)
     make_folder(folder)
+    for name in ("contrasts.csv", *(f"{name}.png" for name in PICTURES)):  # of an earlier report
+        (folder / name).unlink(missing_ok=True)
     for picture in pictures:
         write_bytes(folder / f"{picture.name}.png", picture.png)
     written = StudyReport(
@@ -226,9 +228,9 @@ def _html(results: Results, pictures: list[Picture]) -> str:
 
 def _markdown(results: Results, pictures: list[Picture]) -> str:
     parts = [f"# {markdown(results.study.title)}", *map(markdown, _headline(results))]
-    parts.append(_markdown_table(_verdicts(results)))
+    parts.append("\n".join(markdown_table(_verdicts(results))))
     if results.questions:
-        parts += ["## Rows against each other", _markdown_table(_questions(results))]
+        parts += ["## Rows against each other", "\n".join(markdown_table(_questions(results)))]
     for picture in pictures:
         parts += [f"![{markdown(picture.alt)}]({picture.name}.png)"]
         parts.append(f"**{markdown(picture.title)}** {markdown(picture.caption)}")
@@ -236,9 +238,3 @@ def _markdown(results: Results, pictures: list[Picture]) -> str:
         parts += ["## Sources", "\n".join(f"- {markdown(source)}: {markdown(labels)}" for source, labels in sources)]
     parts += ["## Machines", "\n".join(f"- {markdown(machine)}" for machine in _machines(results))]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    lines = [table.header, tuple("---" for _ in table.header)]
-    lines += [tuple(f"{cell.text} {cell.aside}".strip() for cell in row) for row in table.rows]
-    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines)

@@ -131,8 +131,9 @@ def read_results(study: Study, *, out: Path) -> Results:
     runs = read_runs(jobs)
     num_unfinished = sum(map(len, jobs.values())) - sum(map(len, runs.values()))
     if not any(runs.values()):
-        command = f"reslab study run {in_shell(study.name)} --out {in_shell(out)}"
-        raise UserError(f"{out} has no finished run yet: run {command}")
+        scale = f" --epochs-scale {begun.epochs_scale:g}" if begun.epochs_scale != 1 else ""
+        command = f"reslab study run STUDY --out {in_shell(out)}{scale}"
+        raise UserError(f"{out} has no finished run yet: go on with {command}")
     check_same_images([run.tested_on for row in runs.values() for run in row])
     lines = [
         judge_row(study, row, metric, runs[row.label], scaled=begun.epochs_scale < 1)
