@@ -41,7 +41,7 @@ from reslab.network.finishing import finish
 from reslab.network.network import Network
 from reslab.pretrained import standardize_for, start_from
 from reslab.pretrained.fusion import compute_fused, fuse
-from reslab.pretrained.heads import Head, Integers, relative_spread, solve
+from reslab.pretrained.heads import Head, Integers, solve
 from reslab.recipe.networks import EfficientNetLite, Fusion
 from reslab.recipe.recipe import AdamW, Cosine, Crop, Flip, Freeze, Recipe, Resize, derive
 from reslab.recipe.shipped import find_recipe
@@ -77,9 +77,9 @@ class TrainedShare:
     """A trained network, its weight in the logits, and the temperature of the blend."""
 
     network: Network  # the trained one
+    frozen: Head  # of the frozen network
     share: float
     temperature: float
-    logits: Logits  # of the blend for the held-out images, which neither of its heads has seen
     log: list[Epoch]
     candidates: list[Candidate]  # the frozen network alone, the trained one alone, both
 
@@ -221,10 +221,13 @@ def is_depthwise(recipe: Recipe) -> bool:
 def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch], recipe: Recipe) -> TrainedShare:
     """Choose the weight of the trained network with the lowest log loss on held-out images, and the temperature.
 
-    For this, the frozen network's head is solved again without the held-out images.
+    The frozen network's head is solved again without them: they must be new to both networks, here and wherever they
+    are used later.
     """
     labels = parts.held_out.labels.numpy()
-    frozen, own = solve_without(found, parts), trained.logits(parts.held_out.images).double().numpy()
+    head = solve_without(found, parts)
+    frozen = head.logits(compute_views(parts.held_out, found.backbone)[0])
+    own = trained.logits(parts.held_out.images).double().numpy()
     mixed = [share * own + (1 - share) * frozen for share in SHARES]
     temperatures = [fit_temperature_smoothed(logits, labels) for logits in mixed]
     candidates = [
@@ -234,9 +237,9 @@ def share_out(found: FittedHead, parts: Parts, trained: Network, log: list[Epoch
     place = best_of(candidates)
     return TrainedShare(
         network=trained,
+        frozen=head,
         share=SHARES[place],
         temperature=temperatures[place],
-        logits=mixed[place] / temperatures[place],
         log=log,
         candidates=[
             candidates[each].model_copy(update={"chosen": each == place})
@@ -250,14 +253,13 @@ def best_of(candidates: list[Candidate]) -> int:
     return int(np.argmin(np.array([each.log_loss for each in candidates], dtype=np.float64)))
 
 
-def solve_without(found: FittedHead, parts: Parts) -> Logits:
-    """Compute the frozen network's logits for the held-out images, with a head of the same kind solved on the rest."""
+def solve_without(found: FittedHead, parts: Parts) -> Head:
+    """Solve a head of the same kind for the frozen network, on all but the held-out images."""
     assert found.candidate.head is not None
     assert isinstance(found.candidate.head.shrinkage, float)
     views, labels = compute_views(parts.training, found.backbone), parts.training.labels.numpy()
     (head,) = solve("lda", *stack(views, labels), strengths=(found.candidate.head.shrinkage,))
-    factor = relative_spread(found.head.logits(views[0]), head.logits(views[0]))
-    return factor * head.logits(compute_views(parts.held_out, found.backbone)[0])
+    return head
 
 
 def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recipe, share: float) -> Candidate:
@@ -274,17 +276,14 @@ def _judge(found: FittedHead, logits: Logits, labels: Integers, *, recipe: Recip
 
 
 def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Network:
-    """Combine the frozen and the trained network, joining their heads by their weights.
-
-    The frozen network's head was solved on the held-out images too, so what is promised rests on the blend's logits.
-    """
+    """Combine the frozen and the trained network, joining their heads by their weights."""
     base, num_classes = beside.network, len(beside.network.classes)
     model = base.metadata.model
     assert not isinstance(model, Fusion)
     options = Fusion(base=model, pretrained=found.backbone.options)
     module = fuse(base, options, num_classes=num_classes)
     own = Head(base.module.head.weight.detach().numpy(), base.module.head.bias.detach().numpy())
-    join_heads(own, found.head, share=beside.share, temperature=beside.temperature).write(module.head)
+    join_heads(own, beside.frozen, share=beside.share, temperature=beside.temperature).write(module.head)
     calibration = Calibration(temperature=beside.temperature, num_images=len(parts.held_out.labels))
     metadata = base.metadata.model_copy(update={"model": options, "calibration": calibration})
     network = Network(module, metadata)
@@ -293,7 +292,6 @@ def build_network(found: FittedHead, beside: TrainedShare, parts: Parts) -> Netw
         images=parts.training,
         held_out=parts.held_out,
         features_of=partial(compute_fused, network),
-        logits=torch.from_numpy(beside.logits).float(),
         calibrated=True,
     ).network
 

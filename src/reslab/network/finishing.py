@@ -48,7 +48,6 @@ def finish(
     held_out: ImageSet | None,
     usual: float | None = None,
     features_of: FeaturesOf | None = None,
-    logits: Tensor | None = None,
     calibrated: bool = False,
     coming: Tensor | None = None,
 ) -> Finished:
@@ -56,13 +55,12 @@ def finish(
 
     `usual` is the temperature for a recipe that holds nothing out. With too few held-out images, or too few mistakes on
     them, the logits are not changed, nor if the network is already `calibrated`. `features_of` computes features faster
-    than the network. `coming` (K,) are the expected class frequencies if they differ from those of held-out images. The
-    `logits` (H, K) of held-out images are given if the head has learned from them, and another one answered.
+    than the network. `coming` (K,) are the expected class frequencies if they differ from those of held-out images.
     """
     features_of = features_of or (lambda images: network.features(images.images))
     seen = None
     if held_out is not None:
-        seen = _look(network, features_of(held_out), held_out.labels, logits=logits, coming=coming)
+        seen = _look(network, features_of(held_out), held_out.labels, coming=coming)
     network, seen, note = _settle(network, seen, usual=usual, calibrated=calibrated)
     familiarity = None
     if seen is not None and not images.is_streamed:
@@ -149,7 +147,9 @@ def _settle(
 
 
 @torch.no_grad()
-def _look(network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None, coming: Tensor | None) -> _Seen:
+def _look(
+    network: Network, features: Tensor, labels: Tensor, *, logits: Tensor | None = None, coming: Tensor | None
+) -> _Seen:
     if logits is None:
         logits = network.module.head(features.to(network.device)).float().cpu()
     if coming is None:
