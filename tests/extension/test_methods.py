@@ -583,6 +583,17 @@ def test_images_that_the_base_has_seen_calibrate_nothing(
     assert (known.familiarity is None) == is_seen
     if is_seen:
         assert known.metadata.calibration is None
+        with pytest.raises(
+            UserError, match=r"^the base, from which .*more started, has learned from the held-out images"
+        ):
+            evaluate(made, splits=("validation",))
+
+
+def test_early_stopping_by_images_that_the_base_has_seen_is_refused(small_recipe: Recipe, tmp_path: Path) -> None:
+    base = train(derive(small_recipe, name="base", validation=0, epochs=1), out=tmp_path / "base")
+    settings = ['early_stopping={"patience": 1}']
+    with pytest.raises(UserError, match=r"the base has learned .*, by which early stopping judges: train again, from"):
+        extend(base.path, data=NEW, out=tmp_path / "more", method="finetune", settings=settings)
 
 
 def test_a_memory_of_a_base_that_held_nothing_out_calibrates_nothing(

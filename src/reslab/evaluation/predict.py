@@ -23,7 +23,7 @@ from reslab.network.network import Network
 from reslab.recipe.recipe import Extension, Recipe
 from reslab.records import SplitName
 from reslab.runs import Copies, Examples, Familiarities, InSeries, Predictions, Run
-from reslab.training.seen import leave_out_seen
+from reslab.training.seen import describe_earlier, leave_out_seen
 
 LARGEST_EXAMPLE = 96  # pixels a side, as large as the report shows it
 
@@ -67,13 +67,12 @@ def predict(
 
 
 def _leave_out_seen(run: Run, held_out: ImageSet) -> ImageSet:
-    """Return the held-out images that a run's starting weights have not learned from. Raises: UserError if none."""
+    """Return the held-out images that nothing a run started from has learned from. Raises: UserError if none."""
     unseen = leave_out_seen(held_out, run)
     if unseen is None:
-        assert run.recipe.start is not None
+        earlier = describe_earlier(run)
         raise UserError(
-            f"{run.recipe.start.file}, from which {run.path} started, has learned from the held-out images: evaluate "
-            "train and test"
+            f"{earlier}, from which {run.path} started, has learned from the held-out images: evaluate train and test"
         )
     return unseen
 

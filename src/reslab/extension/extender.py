@@ -20,7 +20,6 @@ from reslab.extension.methods import METHODS
 from reslab.extension.prior import Priors, choose_prior, priors_of
 from reslab.machine.memory import keep_freed_memory
 from reslab.models.layers import ImageClassifier
-from reslab.network.familiarity import Neighbours
 from reslab.network.finishing import Finished, finish, finish_on
 from reslab.network.network import Network
 from reslab.pretrained.fusion import fuse
@@ -32,7 +31,7 @@ from reslab.training.loop import Start, Trainer
 from reslab.training.objective import make_objective
 from reslab.training.progress import Display
 from reslab.training.safety import Safety
-from reslab.training.seen import find_unseen
+from reslab.training.seen import has_frozen_base, leave_out_seen
 from reslab.words import counted, duration
 
 FEWEST_HELD_OUT = 10  # images per class for choosing tau
@@ -84,6 +83,7 @@ class Extender:
         self.silent, self.safety = silent, safety
         self.base = self._load_base()
         self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
+        self.is_unchanged = has_frozen_base(self.run)
         self.has_unseen = self._keep_unseen()
         self.fused: _Fused | None = None
         self.out_of_folds: _OutOfFolds | None = None
@@ -115,7 +115,7 @@ class Extender:
         return self.run
 
     def _finish_fused(self, network: Network, fused: _Fused, *, calibrated: bool, coming: Tensor) -> Finished:
-        if not self._is_unchanged:
+        if not self.is_unchanged:
             statistics = None
             if self.held_out is not None and not self.memory:  # of whose old images only features are left
                 statistics = network.texture(self.images.images), network.texture(self.held_out.images)
@@ -199,7 +199,7 @@ class Extender:
             num_known=first.module.head.out_features,
             num_base_features=fusion.num_features(self.recipe.model.base),
             keep_old=self.extension.keep_old is not None,
-            is_unchanged=self._is_unchanged,
+            is_unchanged=self.is_unchanged,
             folds=folds,
         )
         priors = replace(priors, carried=priors.coming)  # by which the held-out images were weighted
@@ -212,7 +212,7 @@ class Extender:
 
         place = max(range(len(choices)), key=rank)
         head = candidates[place].head
-        if folds and self._is_unchanged:  # else layers below the head know the training images
+        if folds and self.is_unchanged:  # else layers below the head know the training images
             places = torch.cat(folds)
             judged = held_out.followed_by(training.at(places))
             self.out_of_folds = _OutOfFolds(
@@ -241,7 +241,7 @@ class Extender:
         if self.extension.method != "fusion":
             return []
         labels, keys = self.images.labels.numpy(), self.images.keys
-        unseen = np.flatnonzero(labels >= (0 if self._is_unchanged else self.extension.num_old))
+        unseen = np.flatnonzero(labels >= (0 if self.is_unchanged else self.extension.num_old))
         try:
             folds = split_folds(
                 np.unique(labels[unseen], return_inverse=True)[1], None if keys is None else keys[unseen]
@@ -251,22 +251,14 @@ class Extender:
         offset = len(self.fused.training.labels) - len(labels)
         return [torch.from_numpy(unseen[held] + offset) for _, held in folds]
 
-    @property
-    def _is_unchanged(self) -> bool:
-        """Return whether no image was used to train the layers below the head, as in a base with `Neighbours`."""
-        familiarity = self.base.familiarity
-        is_frozen = familiarity is not None and isinstance(familiarity.measure, Neighbours)
-        return is_frozen and self.extension.method == "fusion"
-
     def _keep_unseen(self) -> bool:
         """Leave out held-out images that the base has learned from; return whether those left speak of old classes."""
-        extension = self.extension
-        if extension.method == "joint" or self._is_unchanged or self.held_out is None:
+        if self.held_out is None:
             return True
-        if extension.old_data == "none":
-            return not (self.memory and extension.redrawn)
-        trained = self.run.digests.get("base")
-        unseen = find_unseen(self.held_out, trained=trained, redrawn=extension.redrawn, num_old=extension.num_old)
+        answers_anew = self.is_unchanged and not self.extension.keep_old
+        if self.memory and self.extension.redrawn and not answers_anew:
+            return False
+        unseen = leave_out_seen(self.held_out, self.run)
         if unseen is not None:
             self.held_out = unseen
         return unseen is not None

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from reslab.data.expression import LocatedTerm, NamedTerm, Term, parse
 from reslab.data.images import ImageSet
 from reslab.errors import UserError
+from reslab.network.familiarity import Neighbours
+from reslab.network.network import Network
 from reslab.recipe.recipe import Recipe
 from reslab.runs import Run
 
@@ -104,20 +106,40 @@ def find_unseen(
 
 
 def leave_out_seen(held_out: ImageSet, run: Run) -> ImageSet | None:
-    """Return the held-out images that the starting weights of `run` have not learned from.
+    """Return the held-out images that the weights `run` started from, or its base, have not learned from.
 
-    None if a class has none left. Raises: UserError if an epoch, or a trial, would be judged by them.
+    None if one of their classes has none left. Raises: UserError if an epoch, or a trial, would be judged by them.
     """
     recipe = run.recipe
-    if recipe.start is None:
+    if (extension := recipe.extension) is not None:
+        answers_anew = extension.method == "joint" or (has_frozen_base(run) and not extension.keep_old)
+        if answers_anew or extension.old_data == "none":
+            return held_out
+        redrawn, num_old = extension.redrawn, extension.num_old
+    elif recipe.start is not None:
+        redrawn, num_old = recipe.start.redrawn, len(held_out.classes)
+    else:
         return held_out
-    unseen = find_unseen(
-        held_out, trained=run.digests.get("base"), redrawn=recipe.start.redrawn, num_old=len(held_out.classes)
-    )
+    unseen = find_unseen(held_out, trained=run.digests.get("base"), redrawn=redrawn, num_old=num_old)
     if unseen is None and (recipe.trial or recipe.early_stopping):
         what, how = ("a trial", "trial=false") if recipe.trial else ("early stopping", "early_stopping=null")
+        remedy = f"train again, from weights that were trained with the same images held out, or with --set {how}"
+        if extension is not None and recipe.trial:  # as its base is
+            remedy = "extend with --old-data all, or extend a run that is not a trial"
         raise UserError(
-            f"{recipe.start.file} has learned from the held-out images, by which {what} judges: train again, from "
-            f"weights that were trained with the same images held out, or with --set {how}"
+            f"{describe_earlier(run)} has learned from the held-out images, by which {what} judges: {remedy}"
         )
     return unseen
+
+
+def has_frozen_base(run: Run) -> bool:
+    """Return whether an extension uses layers that no image has trained, as `reslab fit` leaves them."""
+    if run.recipe.extension is None or run.recipe.extension.method != "fusion":
+        return False
+    familiarity = Network.load(run.base_path, device="cpu").familiarity
+    return familiarity is not None and isinstance(familiarity.measure, Neighbours)
+
+
+def describe_earlier(run: Run) -> str:
+    """Name the weights that a run started from."""
+    return "the base" if run.recipe.start is None else run.recipe.start.file
