@@ -249,10 +249,11 @@ class SetFigures(Part):
     """Results on test images of class sets promised to contain the true class in a share `promised` of cases.
 
     `covered` is the share of images whose set did, `per_class` the same for each class; `size` is the mean number of
-    classes in a set, and `single` the share of sets with one class.
+    classes in a set, and `single` the share of sets with one class. Of kept promises, 2.5 % measure less than `least`.
     """
 
     promised: Fraction
+    least: Fraction | None = None  # not recorded before this was measured
     covered: Estimate
     size: PositiveFloat
     single: Fraction
@@ -262,10 +263,11 @@ class SetFigures(Part):
 class AnsweredFigures(Part):
     """Results on test images of which a share `promised` was to be answered: the share that was, and accuracies.
 
-    An accuracy is absent if there are no such images.
+    An accuracy is absent if there are no such images; `least` is as in `SetFigures`.
     """
 
     promised: Fraction
+    least: Fraction | None = None
     answered: Estimate
     accuracy: Estimate | None
     accuracy_of_others: Estimate | None

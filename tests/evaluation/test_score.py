@@ -343,3 +343,17 @@ def test_missing_predictions_and_network_are_refused(run):
     run.weights_path.unlink()
     with pytest.raises(UserError, match="no finished network"):
         score(run, splits=["test"])
+
+
+@pytest.mark.parametrize(("sharpness", "is_exact"), [(1.0, True), (1.5, False)])
+def test_a_calibration_error_of_exact_probabilities_begins_at_zero(sharpness, is_exact):
+    """In nearly all of forty sets of labels drawn by the probabilities, and never if these are too sure by far."""
+    generator, begins = np.random.default_rng(0), []
+    for _ in range(40):
+        logits = generator.normal(size=(1000, 5))
+        logits[:, 0] += generator.normal(size=1000) + 1
+        labels = (softmax(logits).cumsum(axis=1) > generator.random((1000, 1))).argmax(axis=1)
+        found = measure(Predictions((sharpness * logits).astype(np.float32), labels)).expected_calibration_error
+        assert found.low <= found.value <= found.high
+        begins.append(found.low == 0)
+    assert np.mean(begins) > 0.9 if is_exact else np.mean(begins) == 0

@@ -327,6 +327,14 @@ def test_the_bootstrap_overrates_the_calibration_error_of_a_calibrated_network()
     assert 1.2 < drawn.expected_calibration_error.mean() / value < 1.7
 
 
+def test_chance_lowers_the_interval_of_a_calibration_error():
+    found = Interval(np.array(0.05), np.array(0.09))
+    chance = np.linspace(0, 0.04, 1001)  # of which 2.5 % are above 0.039
+    assert intervals.lowered(found, values=np.array(0.06), chance=chance) == pytest.approx((0.021, 0.09))
+    assert intervals.lowered(found, values=np.array(0.03), chance=chance) == pytest.approx((0, 0.09))
+    assert intervals.lowered(found, values=np.array(0.06), chance=chance / 100) == pytest.approx((0.05, 0.09))
+
+
 def test_percentile_interval_leaves_equal_tails():
     samples = np.stack([np.arange(1001.0), np.arange(1001.0)[::-1] / 1000], axis=1)
     interval = intervals.percentile_interval(samples, values=np.array([500.0, 0.5]))

@@ -97,6 +97,13 @@ def test_a_handful_of_images_neither_keeps_nor_breaks_a_promise(right, total, ve
     assert kept[2].text == verdict
 
 
+def test_a_promise_on_few_held_out_images_is_not_broken_by_what_these_explain():
+    covered = proportion(np.asarray(9300), total=np.asarray(10_000))
+    assert tables.is_broken(0.95, found=covered, least=0.94)
+    assert not tables.is_broken(0.95, found=covered, least=0.915)
+    assert tables.is_broken(0.95, found=covered, least=None)
+
+
 def test_of_no_images_there_is_no_share():
     """The third class has no test image, and no image was taken for the second one."""
     none, half = Estimate(value=0, low=0, high=1), Estimate(value=0.5, low=0.1, high=0.9)

@@ -284,12 +284,13 @@ def describe_pair(pair: "Pair") -> str:
     test = pair.mcnemar
     where = "" if pair.num_shared is None else f", on the {counted(pair.num_shared, 'image')} that both have"
     words = (
-        f"{pair.first} against {pair.second}{where}: {_some(test.only_first)} right in the first alone, "
-        f"{_some(test.only_second)} in the second alone; McNemar's p = {test.p_value:.3g}"
+        f"{_some(test.only_first)} right in the first alone, {_some(test.only_second)} in the second alone (McNemar's "
+        f"p = {test.p_value:.3g})"
     )
-    if pair.macro_f1_difference is None:
-        return words
-    return f"{words}; macro F1 differs by {figure(pair.macro_f1_difference, unit='points')}"
+    for name, difference in (("accuracy", pair.accuracy_difference), ("macro F1", pair.macro_f1_difference)):
+        if difference is not None:
+            words = f"{words}; {name} differs by {figure(difference, unit='points')}"
+    return f"{pair.first} against {pair.second}{where}: {words}"
 
 
 def _some(num_images: int) -> str:

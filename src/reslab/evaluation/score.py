@@ -13,7 +13,7 @@ from reslab.errors import UserError, in_shell
 from reslab.evaluation.extension import measure_extension
 from reslab.evaluation.promises import measure_answered, measure_class_sets
 from reslab.measure import intervals, metrics
-from reslab.measure.estimates import bootstrapped, class_figures, macro_figures, proportion, share_of
+from reslab.measure.estimates import bootstrapped, class_figures, estimate, macro_figures, proportion, share_of
 from reslab.measure.metrics import Floats, Integers, Logits
 from reslab.records import (
     AnsweredFigures,
@@ -130,11 +130,11 @@ def _score_split(run: Run, split: SplitName, weights: Weights, views: int | None
         without_copies=WithoutCopies(num_copies=copies[0], accuracy=copies[1]) if copies else None,
         without_series=WithoutSeries(num_in_series=series[0], accuracy=series[1]) if series else None,
         class_sets=measure_class_sets(plain, weights.class_sets) if split == "test" else (),
-        answered=_measure_answered(run, split, plain),
+        answered=_measure_answered(run, split, plain, weights),
     )
 
 
-def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> AnsweredFigures | None:
+def _measure_answered(run: Run, split: SplitName, predictions: Predictions, weights: Weights) -> AnsweredFigures | None:
     """Measure which test images are answered, if the network knows how familiar they are."""
     known = read_exhibit(run.path, split, Familiarities) if split == "test" else None
     if known is None:
@@ -143,7 +143,8 @@ def _measure_answered(run: Run, split: SplitName, predictions: Predictions) -> A
         raise UserError(
             f"{run.path}: familiarity-test.npz is of other images; run reslab evaluate {in_shell(run.path)} again"
         )
-    return measure_answered(predictions, known)
+    num_held_out = weights.class_sets.num_images if weights.class_sets else None
+    return measure_answered(predictions, known, num_held_out=num_held_out)
 
 
 def _measure_without(
@@ -214,12 +215,13 @@ def find_complaint(logits: Logits, labels: Integers, *, num_classes: int) -> str
 def _probability_figures(predictions: Predictions, temperature: float | None) -> dict[str, Estimate]:
     """Measure probabilities; with a temperature, also before it was applied, and the paired difference between both."""
     value, drawn = _resample(predictions)
-    figures = {name: bootstrapped(value[name], samples=drawn[name]) for name in value}
+    figures = _with_intervals(predictions, value, drawn)
     if temperature is None:
         return figures
-    value_before, drawn_before = _resample(predictions._replace(logits=predictions.logits * temperature))
-    for name in value:
-        figures[f"{name}_uncalibrated"] = bootstrapped(value_before[name], samples=drawn_before[name])
+    before = predictions._replace(logits=predictions.logits * temperature)
+    value_before, drawn_before = _resample(before)
+    for name, figure in _with_intervals(before, value_before, drawn_before).items():
+        figures[f"{name}_uncalibrated"] = figure
         figures[f"{name}_change"] = bootstrapped(
             value[name] - value_before[name], samples=drawn[name] - drawn_before[name]
         )
@@ -233,3 +235,14 @@ def _resample(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, Fl
     values = metrics.probability_figures(terms.mean(axis=0))
     drawn = intervals.resample_terms(terms, unseen=unseen, resamples=RESAMPLES, generator=generator)
     return values._asdict(), drawn._asdict()
+
+
+def _with_intervals(
+    predictions: Predictions, values: dict[str, Floats], samples: dict[str, Floats]
+) -> dict[str, Estimate]:
+    """Return metrics of probabilities with the intervals of their samples (R,)."""
+    found = {name: intervals.percentile_interval(samples[name], values=values[name]) for name in values}
+    chance = metrics.calibrated_errors(predictions.logits, resamples=RESAMPLES, generator=np.random.default_rng(0))
+    name = "expected_calibration_error"
+    found[name] = intervals.lowered(found[name], values=values[name], chance=chance)
+    return {name: estimate(values[name], found[name]) for name in values}

@@ -10,7 +10,7 @@ from reslab.errors import in_shell
 from reslab.fitting.choice import MARGIN
 from reslab.records import Candidate, Candidates
 from reslab.report.findings import confusion, strength, tells_classes_apart
-from reslab.report.tables import num_wrong
+from reslab.report.tables import is_broken, num_wrong
 from reslab.runs import Run
 from reslab.words import counted, listing, percent
 
@@ -44,7 +44,7 @@ def summarize(run: Run, found: Report | None = None) -> Summary:
         is_weakest=tells_classes_apart(test),
     )
     answered = test.answered
-    if answered is not None and answered.answered.high < answered.promised:
+    if answered is not None and is_broken(answered.promised, found=answered.answered, least=answered.least):
         advice = (
             f"Only {percent(answered.answered.value, decimals=0)} of the test images are answered instead of "
             f"{percent(answered.promised, decimals=0)}, since others are unlike the training images: reslab predict "

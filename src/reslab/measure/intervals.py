@@ -205,13 +205,22 @@ def resample_terms(
     """Resample the metrics (R,) of `image_terms` (N, 1 + bins), to which half an `unseen` image (1 + bins,) is added.
 
     The calibration error of a resample is on average larger than that of the sample, because the noise of each bin
-    counts as error: for a well calibrated network, its interval lies too high and excludes 0.
+    counts as error: its interval lies too high, so `lowered` moves the lower end.
     """
     means = []
     for _ in range(resamples):
         weights, half = generator.standard_exponential(len(terms)), generator.standard_gamma(0.5)
         means.append((weights @ terms + half * unseen) / (weights.sum() + half))
     return probability_figures(np.stack(means))
+
+
+def lowered(interval: Interval, *, values: Floats, chance: Floats) -> Interval:
+    """Lower the interval of a calibration error (), by what `chance` (R,) alone would show, but not below 0.
+
+    It then begins at 0 if exact probabilities may well look as far off.
+    """
+    largest = np.quantile(chance, (1 + CONFIDENCE) / 2)
+    return Interval(np.minimum(interval.low, np.maximum(values - largest, 0)), interval.high)
 
 
 def percentile_interval(samples: Floats, *, values: Floats) -> Interval:

@@ -118,6 +118,20 @@ def probability_figures(means: Floats) -> ProbabilityFigures:
     return ProbabilityFigures(means[..., 0], np.abs(means[..., 1:]).sum(-1))
 
 
+def calibrated_errors(logits: Logits, *, resamples: int, generator: np.random.Generator) -> Floats:
+    """Draw calibration errors (R,) that exact probabilities would show on as many images: noise that counts as error.
+
+    In each bin, the number of correct answers is binomial with the mean probability of its images (Bröcker and Smith
+    2007, "Increasing the Reliability of Reliability Diagrams").
+    """
+    confidence = np.exp(log_softmax(logits).max(axis=1))
+    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64)
+    counts = np.bincount(bins, minlength=1 + CALIBRATION_BINS)
+    expected = np.bincount(bins, confidence, minlength=1 + CALIBRATION_BINS)
+    drawn = generator.binomial(counts, ratio(expected, counts).clip(0, 1), size=(resamples, len(counts)))
+    return np.asarray(np.abs(drawn - expected).sum(axis=1) / len(logits))
+
+
 def unseen_error(logits: Logits) -> Floats:
     """Return the `image_terms` (1 + bins,) of an image that is wrong as confidently as these (N, K) are on average.
 

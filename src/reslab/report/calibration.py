@@ -20,8 +20,13 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
     calibrated = (
         say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None
     )
+    exact = None
+    if not now.low and now.value and num_wrong(test):
+        images = counted(test.num_images, "test image")
+        exact = say("With {images}, exact probabilities may seem as far off.", images=images)
     if before is None or (evaluation.calibration is not None and evaluation.calibration.temperature == 1):
-        return f"{say('Probabilities are off by {now} on average.', now=figure(now))} {calibrated}"
+        off = say("Probabilities are off by {now} on average.", now=figure(now))
+        return " ".join(filter(None, [off, exact, calibrated]))
     shown = figure if has_interval("expected_calibration_error_uncalibrated", test) else figure_alone
     sentences = [
         say(
@@ -29,6 +34,7 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
             now=figure(now),
             before=shown(before),
         ),
+        exact,
         calibration_doubt(test),
         calibrated,
     ]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reslab.errors import UserError, in_shell
-from reslab.measure.estimates import estimate
+from reslab.measure.estimates import estimate, gain
 from reslab.measure.intervals import macro_f1_difference
 from reslab.measure.metrics import McNemar, mcnemar
 from reslab.records import Estimate, Evaluation, SplitName
@@ -42,14 +42,15 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows by name: McNemar's test and the first's macro F1 minus the second's, or why there is none.
+    """Two rows by name: McNemar's test and the first's accuracy and macro F1 minus the second's, or why there are none.
 
-    The interval is paired: each image counts with the answers of both.
+    The intervals are paired: each image counts with the answers of both.
     """
 
     first: str
     second: str
     mcnemar: McNemar | None = None
+    accuracy_difference: Estimate | None = None
     macro_f1_difference: Estimate | None = None
     reason: str | None = None
     num_shared: int | None = None  # images that both were measured on; None: all
@@ -230,8 +231,14 @@ def _pair(first: _Answers, second: _Answers) -> Pair:
     if reason:
         return Pair(first.name, second.name, reason=reason)
     result = mcnemar(first.labels, first=first.predicted, second=second.predicted)
-    difference = _macro_f1_difference(first, second)
-    return Pair(first.name, second.name, mcnemar=result, macro_f1_difference=difference, num_shared=num_shared)
+    return Pair(
+        first.name,
+        second.name,
+        mcnemar=result,
+        accuracy_difference=gain(second.predicted == second.labels, after=first.predicted == first.labels),
+        macro_f1_difference=_macro_f1_difference(first, second),
+        num_shared=num_shared,
+    )
 
 
 def _macro_f1_difference(first: _Answers, second: _Answers) -> Estimate:

@@ -252,7 +252,7 @@ def promise_table(evaluation: Evaluation) -> Table | None:
     rows = [] if test.answered is None else _answered_rows(test.answered)
     for each in test.class_sets:
         words = say("{share} of the sets contain the true class", share=_share(each.promised))
-        rows.append(_promise(words, each.promised, found=each.covered))
+        rows.append(_promise(words, each.promised, found=each.covered, least=each.least))
         rows.append((Cell(_OF_THESE + say("classes in a set, on average")), _sizes(each), Cell("")))
     return Table((say("Promised"), say("On test images"), say("Verdict")), tuple(rows), num_text_columns=3)
 
@@ -264,13 +264,13 @@ def _answered_rows(answered: AnsweredFigures) -> list[tuple[Cell, ...]]:
     )
     words = say("{share} of the pictures are answered", share=_share(answered.promised))
     return [
-        _promise(words, answered.promised, found=answered.answered),
+        _promise(words, answered.promised, found=answered.answered, least=answered.least),
         *((Cell(_OF_THESE + name), in_percent(found), Cell("")) for name, found in accuracies if found),
     ]
 
 
-def _promise(words: str, promised: float, *, found: Estimate) -> tuple[Cell, ...]:
-    return Cell(words), in_percent(found), Cell(_verdict_on(promised, found))
+def _promise(words: str, promised: float, *, found: Estimate, least: float | None) -> tuple[Cell, ...]:
+    return Cell(words), in_percent(found), Cell(_verdict_on(promised, found, least=least))
 
 
 def _sizes(found: SetFigures) -> Cell:
@@ -279,9 +279,14 @@ def _sizes(found: SetFigures) -> Cell:
     return Cell(decimal(found.size, 2), one)
 
 
-def _verdict_on(promised: float, found: Estimate) -> str:
+def is_broken(promised: float, *, found: Estimate, least: float | None) -> bool:
+    """Return whether a promise is not kept; without the `least` share (older evaluations) its interval decides."""
+    return found.high < promised and (least is None or found.value < least)
+
+
+def _verdict_on(promised: float, found: Estimate, *, least: float | None) -> str:
     """Judge a promise: a few images neither keep nor break one, whatever share of them is measured."""
-    if found.high < promised:
+    if is_broken(promised, found=found, least=least):
         return say("not kept")
     is_kept = found.value >= promised and found.low >= promised - TOLERATED
     return say("kept") if is_kept else say("undecided")
