@@ -395,7 +395,7 @@ def test_the_pictures_of_the_base_are_not_new(base: Run, tmp_path: Path) -> None
     again = Run.open(tmp_path / "base")
     again.write_recipe(again.recipe.model_copy(update={"data": f"folder:{tmp_path}/pets"}))
     with pytest.raises(
-        UserError, match=r"base has learned the classes of folder:.*/pets already, from the same pictures"
+        UserError, match=r"base has learned .* already, from the same images: leave that out of folder:"
     ):
         extend(again.path, data=f"folder:{tmp_path}/pets/@5", out=tmp_path / "more")
 

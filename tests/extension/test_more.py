@@ -123,6 +123,9 @@ def test_what_does_not_go_with_more_pictures_is_refused(pets: Run, tmp_path: Pat
     more = f"folder:{draw(tmp_path / 'more', num=2, seed=1)}"
     with pytest.raises(UserError, match=r"'cat'.*merge"):
         extend(pets.path, data=more, out=tmp_path / "no")
+    for again in (pets.recipe.data, f"{pets.recipe.data}:cat", f"folder:{tmp_path}/more/../pets:-dog"):
+        with pytest.raises(UserError, match=r"base has learned cat.* already, from the same images: leave that out of"):
+            extend(pets.path, data=again, out=tmp_path / "no", merge=True)
     with pytest.raises(UserError, match="has no new class, only more pictures: omit --method"):
         extend(pets.path, data=more, out=tmp_path / "no", merge=True, method="frozen")
     with pytest.raises(UserError, match="--old-data none would have it forget"):

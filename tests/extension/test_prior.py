@@ -45,6 +45,14 @@ def test_what_is_carried_is_the_prior_of_the_drawn_images(small_recipe: Recipe) 
     np.testing.assert_allclose(equal.carried, np.log([1 / 3] * 3), rtol=1e-6)
 
 
+def test_weights_of_classes_act_like_more_images(small_recipe: Recipe) -> None:
+    priors = priors_of(extended(small_recipe, class_weights="balanced"), counts=COUNTS)
+    np.testing.assert_allclose(priors.carried.softmax(0), [1 / 3] * 3, rtol=1e-5)
+    np.testing.assert_allclose(priors.offset(0.0).softmax(0), np.array(COUNTS) / 100, rtol=1e-5)  # what is missing
+    weighted = priors_of(extended(small_recipe, class_weights=(1.0, 2.0, 9.0)), counts=COUNTS)
+    np.testing.assert_allclose(weighted.carried.softmax(0), np.array([90, 18, 9]) / 117, rtol=1e-5)
+
+
 def test_pictures_to_come_are_as_frequent_as_the_extension_says(small_recipe: Recipe) -> None:
     recipe = extended(small_recipe)
     assert recipe.extension is not None

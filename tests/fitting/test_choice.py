@@ -170,6 +170,8 @@ def test_few_groups_are_a_word_of_caution() -> None:
     assert describe_few_groups(images) is None
     keys = np.arange(60, dtype=np.uint64)
     assert describe_few_groups(replace(images, keys=1 + keys)) is None
+    few = replace(images.subset(range(12)), keys=1 + keys[:12] // 2, digests=1 + keys[:12] // 2)
+    assert describe_few_groups(few) is None  # copies are no groups
     said = describe_few_groups(replace(images, keys=1 + keys % 6))
     assert said is not None
     assert said.startswith(

@@ -69,6 +69,24 @@ def test_the_card_says_what_it_is(finished: Run, hub: Hub) -> None:
     assert all(f"`{name}`: " in card for name in RUN)
 
 
+def test_an_interrupted_pull_leaves_nothing_in_the_way(
+    finished: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub["a/b"] = {each: (finished.path / each).read_bytes() for each in RUN}
+
+    def stopping(path: Path, content: bytes) -> None:
+        if path.name == "log.jsonl":
+            raise KeyboardInterrupt
+        path.write_bytes(content)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("reslab.integrations.hub.write_bytes", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            pull("a/b", out=tmp_path / "pulled")
+    assert list((tmp_path / "pulled").iterdir()) == []
+    assert pull("a/b", out=tmp_path / "pulled").is_finished
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

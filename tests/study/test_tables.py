@@ -1,5 +1,6 @@
 """The shipped studies, held against what was published."""
 
+import json
 import re
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from reslab.models.costs import count_multiply_adds
 from reslab.recipe.networks import EluResNet
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.recipe.recipe import Recipe
-from reslab.recipe.shipped import RECIPES
+from reslab.recipe.shipped import RECIPES, find_recipe
 from reslab.study import STUDIES, Study, find_study
 from reslab.study.plan import Lesson, make_jobs
 from reslab.study.spec import Training
@@ -207,3 +208,16 @@ def count_all(recipe: Recipe) -> int:
     side = recipe.image_size
     images = recipe.updates * recipe.batch_size if recipe.updates else recipe.epochs * 50_000
     return images * count_multiply_adds(network, image=torch.zeros(3, side, side))
+
+
+def test_a_recipe_beside_a_study_is_found_from_anywhere(tmp_path, monkeypatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/own.json").write_text(find_recipe("digits-quick").model_dump_json())
+    rows = [
+        {"label": name, "job": {"kind": "training", "recipe": recipe}}
+        for name, recipe in (("a", "own.json"), ("b", "digits-quick"))
+    ]
+    (tmp_path / "there/mine.json").write_text(json.dumps({"name": "mine", "title": "Mine", "rows": rows}))
+    monkeypatch.chdir(tmp_path)
+    first, second = make_jobs(find_study("there/mine.json"), out=tmp_path / "out", seeds=1)
+    assert [each.label for each in (first, second)] == ["a", "b"]

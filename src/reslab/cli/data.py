@@ -204,7 +204,8 @@ def plan(
         echo(f"Label first, of {counted(found.num_unlabelled, 'picture')}{known}:")
         for file in found.order[:SHOWN]:
             echo(f"  {file}")
-        echo(f"The first {len(found.order)}: {csv}" if csv is not None else "--csv FILE.csv writes the whole ranking")
+        first = f"first {len(found.order)}"
+        echo(f"The {first}: {csv}" if csv is not None else f"--csv FILE.csv writes the {first}")
     for unread in found.unread[:SHOWN]:
         echo(f"reslab: {unread.sentence}", err=True)
 

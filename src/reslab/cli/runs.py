@@ -348,6 +348,7 @@ def compare(
 ) -> None:
     """Compare runs: a table, learning curves in one plot, and McNemar's test for each pair."""
     from reslab.report.comparison import compare as compare_runs
+    from reslab.report.comparison import differing_fields
     from reslab.report.curves import write_curves
     from reslab.runs import Run
     from reslab.words import duration, figure
@@ -371,6 +372,9 @@ def compare(
             for row in found.rows
         ],
     )
+    if fields := differing_fields(opened):
+        rows = [[field, *values] for field, values in fields.items()]
+        print_table("What their recipes set differently", ["field", *(row.name for row in found.rows)], rows)
     for pair in found.pairs:
         echo_sentences(describe_pair(pair))
     if chart is not None:

@@ -252,27 +252,26 @@ def _print_extension(extension: "ExtensionFigures", classes: Sequence[str]) -> N
     ]
     change = figure(extension.old_change, unit="points")
     print_table(f"Old classes, changed by {change}", ["", "before", "after"], old)
+    named = list(zip(classes[extension.num_old :], extension.new_classes, strict=True))
     new = [
-        [
-            name,
-            *map(figure, (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old)),
-            _errors(each),
-        ]
-        for name, each in zip(classes[extension.num_old :], extension.new_classes, strict=True)
+        [name, *map(figure, (each.figures.precision, each.figures.recall, each.figures.f1, each.taken_for_old))]
+        for name, each in named
     ]
     print_table(
         f"New classes, macro F1 {figure(extension.new_macro_f1)}, by {extension.method} with tau "
         f"{extension.prior.tau:g}",
-        ["", "precision", "recall", "F1", "taken for old", "most often taken for"],
+        ["", "precision", "recall", "F1", "taken for old"],
         new,
     )
+    for name, each in named:
+        if each.errors:
+            echo_sentences(f"{name} is taken for {_errors(each)}.")
 
 
 def _errors(each: "NewClass") -> str:
-    from reslab.words import percent
+    from reslab.words import listing, percent
 
-    shares = (f"{error.mistaken_for}: {percent(error.share.value, decimals=1)}" for error in each.errors)
-    return ", ".join(shares) or "none"
+    return listing([f"{error.mistaken_for} ({percent(error.share.value, decimals=1)})" for error in each.errors])
 
 
 def describe_pair(pair: "Pair") -> str:

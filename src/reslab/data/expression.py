@@ -153,18 +153,24 @@ def find_groupings(expression: str) -> list[str]:
     return [rule for rule in rules if rule is not None and rule != NONE]
 
 
-def find_taken_again(old: str, new: str) -> list[str]:
-    """List the sources of `new` that are taken whole in both expressions."""
+def find_taken_again(
+    old: str, new: str, *, known: Sequence[str], locate: Callable[[Path], Path] = lambda path: path
+) -> list[str]:
+    """List the classes that both expressions take from the same source.
 
-    def places(expression: str) -> dict[str, str]:
-        return {
-            os.path.realpath(term.path) if isinstance(term, LocatedTerm) else term.origin: term.origin
-            for term in parse(expression)
-            if not isinstance(term, NamedTerm) and not (term.classes or term.without)
-        }
+    A source of which no class is chosen takes the `known` ones; `locate` resolves the path of a source.
+    """
 
-    known = places(old)
-    return [origin for place, origin in places(new).items() if place in known]
+    def taken(expression: str) -> list[tuple[str, str]]:
+        found = []
+        for term in parse(expression):
+            place = os.path.realpath(locate(term.path)) if isinstance(term, LocatedTerm) else term.origin
+            without = () if isinstance(term, NamedTerm) else term.without
+            found += [(place, name) for name in term.classes or known if name not in without]
+        return found
+
+    before = set(taken(old))
+    return list(dict.fromkeys(name for place, name in taken(new) if (place, name) in before))
 
 
 def name_classes(expression: str, classes: Sequence[str]) -> str:

@@ -83,7 +83,8 @@ def _divide(recipe: Recipe, images: ImageSet, data_dir: Path | None) -> tuple[Im
     if is_whole.all():
         return images, own
     rest = images.subset(np.flatnonzero(~is_whole))
-    num = max(1, round(recipe.validation * len(rest.labels) / len(images.labels)))
+    num_classes = sum(count > 0 for count in rest.counts())  # each of which needs a held-out image
+    num = max(num_classes, round(recipe.validation * len(rest.labels) / len(images.labels)))
     training, held = hold_out(rest, num, seed=HOLD_OUT_SEED)
     return join_sets(images.subset(np.flatnonzero(is_whole)), training), join_sets(own, held)
 

@@ -9,6 +9,7 @@ from reslab.data.load import load
 from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.methods import RESET, channels_of, limit_length, num_held_out, slower
+from reslab.extension.planning import check_new
 from reslab.recipe.networks import Fusion
 from reslab.recipe.recipe import LinearHead, Recipe, StartingWeights, derive
 from reslab.records import Weights
@@ -43,7 +44,9 @@ def plan_more(
     if old_data == "none":
         raise UserError("--old-data none would have it forget what it knows: give all or a number")
     limit = None if old_data == "all" else int(old_data)
-    joined = join_expressions(recipe_here(run, data_dir=data_dir).data, data, old_limit=limit)
+    old = recipe_here(run, data_dir=data_dir).data
+    check_new(run, old, data, known=weights.classes, data_dir=data_dir)
+    joined = join_expressions(old, data, old_limit=limit)
     is_solved = isinstance(run.base_recipe.optimizer, LinearHead)
     training = base if base.extension is None or is_solved else run.base_recipe
     trained = len(run.log) if training is base else training.epochs  # its log is not here

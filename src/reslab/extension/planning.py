@@ -1,12 +1,15 @@
 """Plan an extension as a recipe, from a finished run, its data and the user's wishes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from reslab.data.expression import ShardsTerm, find_taken_again, join_expressions, name_classes, parse
+from reslab.data.expression import find_taken_again, join_expressions, name_classes, parse
 from reslab.data.images import ImageSet
+from reslab.data.load import find_place
 from reslab.data.recipe_data import naming_lost_data, read_split, recipe_here
 from reslab.errors import UserError
 from reslab.extension.learned import read_learned
@@ -90,14 +93,10 @@ def plan_extension(
         distill=1.0 if METHODS[method].distills else 0.0,
     )
     old = recipe_here(run, data_dir=data_dir).data
-    if not memory and (again := find_taken_again(old, wish.data)):
-        raise UserError(
-            f"{run.path} has learned the classes of {named(again)} already, from the same pictures: give the new "
-            "classes alone"
-        )
     if memory:  # the base's images may be gone
         old = name_classes(old, weights.classes)
-    _check_new(run, old, wish.data)
+    # What remembers its images may be given new ones in their folder.
+    check_new(run, old, wish.data, known=() if memory else weights.classes, data_dir=data_dir)
     data = join_expressions(old, wish.data, old_limit=extension.old_limit)
     trained = run.base_recipe.epochs if base.extension else len(run.log)  # the first base's own log is not here
     draft = derive_recipe(run.base_recipe, trained=trained, weights=weights, extension=extension, data=data)
@@ -121,7 +120,7 @@ def plan_extension(
     tuned = recipe
     if isinstance(recipe.model, Fusion) and method == "finetune-fusion":  # the pretrained network is not trained
         tuned = derive(recipe, name=recipe.name, model=recipe.model.base)
-    shortened = within(tuned, minutes=share * wish.minutes, images=images, device=device, precision=precision)
+    shortened = within(tuned, minutes=wish.minutes, share=share, images=images, device=device, precision=precision)
     return derive(shortened, name=recipe.name, model=recipe.model)
 
 
@@ -132,13 +131,9 @@ def _find_base_test(run: Run) -> str | None:
     return run.environment.fingerprint("test")
 
 
-def _check_new(run: Run, old: str, data: str) -> None:
-    """Refuse classes that both expressions name from the same source."""
-    known, wanted = (
-        [(term.origin, name) for term in parse(each) if not isinstance(term, ShardsTerm) for name in term.classes]
-        for each in (old, data)
-    )
-    if again := [name for origin, name in wanted if (origin, name) in known]:
+def check_new(run: Run, old: str, data: str, *, known: Sequence[str], data_dir: Path | None) -> None:
+    """Refuse classes that a run with the `known` ones takes from the same source already."""
+    if again := find_taken_again(old, data, known=known, locate=partial(find_place, data_dir=data_dir)):
         raise UserError(
             f"{run.path} has learned {named(again)} already, from the same images: leave that out of {data}"
         )

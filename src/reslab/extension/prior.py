@@ -15,7 +15,7 @@ from reslab.measure.estimates import estimate, macro_figures
 from reslab.measure.metrics import Floats
 from reslab.recipe.recipe import Recipe
 from reslab.records import PriorChoice, PriorPoint
-from reslab.training.objective import log_prior
+from reslab.training.objective import class_weights, log_prior
 
 TAUS = tuple(step / 10 for step in range(11))
 
@@ -49,8 +49,12 @@ def priors_of(recipe: Recipe, *, counts: list[int]) -> Priors:
     kept = 0.0 if recipe.extension and recipe.extension.method == "nearest-mean" else 1 - recipe.logit_adjustment
     natural = recipe.model_copy(update={"sampling": None})
     coming = (recipe.extension and recipe.extension.coming) or counts
+    carried = kept * log_prior(counts, recipe=recipe)
+    if recipe.class_weights is not None:  # which act like as many more images
+        classes = [str(number) for number in range(len(counts))]
+        carried += class_weights(counts, recipe.class_weights, classes=classes).log()
     return Priors(
-        carried=kept * log_prior(counts, recipe=recipe),
+        carried=carried,
         coming=log_prior(list(coming), recipe=natural),
         num_kept=recipe.extension.num_old if recipe.extension and recipe.extension.keep_old else 0,
     )

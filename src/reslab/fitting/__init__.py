@@ -49,7 +49,7 @@ from reslab.report import write_report
 from reslab.runs import Run, lock
 from reslab.runs.files import make_folder
 from reslab.training.begin import Computing, begin, check_seed
-from reslab.training.budget import END
+from reslab.training.budget import END, TooShort
 from reslab.training.distributed import Team
 from reslab.training.progress import say
 from reslab.words import counted
@@ -267,14 +267,16 @@ def find(pictures: Readers, networks: list[Backbone], *, budget: Budget, seed: i
     num_held_out = beside.count_held_out(images, own)
     try:
         parts = beside.cut(images, own, num=num_held_out)
-        planned = beside.plan(parts.training, minutes=budget.left / 60)
+        planned = beside.plan(parts.training, minutes=max(budget.left / 60, 1e-9))  # none left is too short, too
         recipe = derive(planned, name=planned.name, resize=resize)
         say(f"train {recipe.model.label} {recipe.name} for {recipe.epochs} epochs", silent=silent)
         trained, log = beside.train(parts, recipe, seed=seed, until=budget.share(END).until, silent=silent)
     except (UserError, Failure) as error:
-        say(f"no second network is trained: {error}", silent=silent)
+        too_short = "the rest of the time is too short for it: allow more --minutes"
+        reason = too_short if isinstance(error, TooShort) else error
+        say(f"no second network is trained: {reason}", silent=silent)
         _tell_unused(own)
-        left_out = found.candidate.model_copy(update={"left_out": f"a trained network beside it: {error}"})
+        left_out = found.candidate.model_copy(update={"left_out": f"a trained network beside it: {reason}"})
         return _frozen(images, found, [*candidates, left_out], budget)
     both = beside.share_out(found, parts, trained, log, recipe)
     for candidate in both.candidates:

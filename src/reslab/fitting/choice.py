@@ -344,7 +344,8 @@ def _settings(found: FittedHead) -> dict[str, float]:
 def describe_few_groups(images: ImageSet) -> str | None:
     """Describe what too few groups of training images mean for the figures; None if there are enough."""
     num = len(np.unique(number_groups(images.keys, num=len(images.labels))))
-    if num >= min(FEW_GROUPS, len(images.labels)):
+    num_different = len(np.unique(number_groups(images.digests, num=len(images.labels))))
+    if num >= min(FEW_GROUPS, num_different):
         return None
     return (
         f"the training pictures are of {num} groups only: pictures of other groups may be classified worse, and taken "

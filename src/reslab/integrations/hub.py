@@ -118,8 +118,13 @@ def pull(name: str, *, out: Path | str, endpoint: str | None = None) -> Run:
         except UserError as error:
             raise UserError(f"{name} does not hold a valid run: {str(error).replace(f'{folder}/', '')}") from None
     run = Run.create(out, can_resume=False)
-    for each, content in contents.items():
-        write_bytes(run.path / each, content)
+    try:
+        for each, content in contents.items():
+            write_bytes(run.path / each, content)
+    except BaseException:  # half a run would be in the way of the next attempt, or be taken for a whole one
+        for each in contents:
+            (run.path / each).unlink(missing_ok=True)
+        raise
     return run
 
 

@@ -133,6 +133,8 @@ def _settle(
     """Fit the temperature and the class sets."""
     if calibrated:
         calibration = network.metadata.calibration
+        if calibration is None and seen is not None and not find_obstacle(seen.logits.numpy(), seen.labels.numpy()):
+            calibration = fitted  # new rows beside those of a calibrated base
         note = calibration.words if calibration else "calibrated by the new classes' rows alone"
     else:
         calibration, note = _calibrate(seen, usual, fitted=fitted)

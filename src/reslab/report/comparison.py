@@ -18,6 +18,7 @@ from reslab.errors import UserError, in_shell
 from reslab.measure.estimates import estimate, gain
 from reslab.measure.intervals import macro_f1_difference
 from reslab.measure.metrics import McNemar, mcnemar
+from reslab.recipe.settings import name_values
 from reslab.records import Estimate, Evaluation, SplitName
 from reslab.runs import Run
 from reslab.words import named
@@ -139,6 +140,14 @@ def compare(runs: Sequence[Run]) -> Comparison:
     rows = [_row(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
     answers = [_answers(run, name, evaluation) for run, name, evaluation in zip(runs, names, evaluations, strict=True)]
     return Comparison(split, tuple(rows), tuple(_pair(first, second) for first, second in combinations(answers, 2)))
+
+
+def differing_fields(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """List the fields of the runs' recipes that differ, with the value of each run."""
+    named = [dict(name_values(run.recipe.model_dump(mode="json", exclude={"name", "source"}))) for run in runs]
+    fields = dict.fromkeys(field for values in named for field in values)
+    rows = {field: [str(values.get(field, "–")) for values in named] for field in fields}
+    return {field: row for field, row in rows.items() if len(set(row)) > 1}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

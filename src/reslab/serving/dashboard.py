@@ -14,9 +14,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from reslab.errors import UserError
-from reslab.recipe.settings import name_values
 from reslab.records import Epoch, Estimate, Progress
-from reslab.report.comparison import compare
+from reslab.report.comparison import compare, differing_fields
 from reslab.runs import Run
 from reslab.serving.app import PROBLEMS, Access, build_app
 from reslab.serving.metrics import Metrics
@@ -41,6 +40,7 @@ class Listed(BaseModel):
     recipe: str = ""
     data: str = ""
     network: str = ""
+    began: float = 0.0  # when its recipe was written: another run of the same name began at another time
     epochs: int = 0
     num_epochs: int = 0
     changed: float = 0.0
@@ -104,16 +104,9 @@ def _make_router(folder: Path) -> APIRouter:
         """List the fields of the runs' recipes that differ, with the value of each run."""
         if not 2 <= len(run) <= 8:
             raise HTTPException(422, f"Choose 2 to 8 runs to compare, not {len(run)}")
-        return _answer(lambda: _differ([_find(folder, name) for name in run]))
+        return _answer(lambda: differing_fields([_find(folder, name) for name in run]))
 
     return router
-
-
-def _differ(runs: list[Run]) -> dict[str, list[str]]:
-    named = [dict(name_values(run.recipe.model_dump(mode="json", exclude={"name", "source"}))) for run in runs]
-    fields = dict.fromkeys(field for values in named for field in values)
-    rows = {field: [str(values.get(field, "–")) for values in named] for field in fields}
-    return {field: row for field, row in rows.items() if len(set(row)) > 1}
 
 
 def _answer(read: Callable[[], ResultT]) -> ResultT:
@@ -197,6 +190,7 @@ def _describe(path: Path, stamps: tuple[float, ...]) -> Listed:
         network=recipe.model.label,
         epochs=len(log),
         num_epochs=recipe.epochs,
+        began=stamps[0],
         changed=stamps[1] or stamps[0],
         seconds=seconds,
         seconds_left=seconds / len(log) * max(0, recipe.epochs - len(log)) if log and state == "running" else None,

@@ -33,7 +33,7 @@ class Training(Part):
     Attributes
     ----------
     recipe : str
-        A shipped recipe, or the JSON file of one.
+        A shipped recipe, or the JSON file of one, looked up beside the study's file first.
     settings : tuple of str
         Changes of the recipe, each `field=value` as for `--set`.
     """
@@ -207,7 +207,7 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
         if isinstance(content, dict) and "model" in content and "rows" not in content:
             raise UserError(f"{name} is a recipe, not a study: train it by reslab train {in_shell(name)}")
-        return Study.model_validate(content)
+        return _find_recipes(Study.model_validate(content), folder=Path(name).parent)
     except UserError:
         raise
     except OSError as error:
@@ -216,6 +216,18 @@ def read_study(name: str, *, shipped: dict[str, Study]) -> Study:
         raise UserError(f"{name}: {first_complaint(error, content)}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is not a study in JSON: {error}") from None
+
+
+def _find_recipes(study: Study, *, folder: Path) -> Study:
+    """Name the recipes that lie beside a study's file by their paths."""
+    rows = []
+    for row in study.rows:
+        if isinstance(row.job, Training) and row.job.recipe.endswith(".json"):
+            beside = folder / row.job.recipe
+            if beside.is_file():
+                row = row.model_copy(update={"job": row.job.model_copy(update={"recipe": str(beside)})})
+        rows.append(row)
+    return study.model_copy(update={"rows": tuple(rows)})
 
 
 def _hint(name: str, names: list[str]) -> str:

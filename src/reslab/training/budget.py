@@ -39,8 +39,11 @@ def within(
     device: torch.device,
     precision: str = "auto",
     num_ranks: int = 1,
+    share: float = 1.0,
 ) -> Recipe:
     """Shorten `recipe` to the updates that fit into `minutes`, and everything counted in epochs or updates with it.
+
+    The updates as they are timed may take this `share` of the minutes.
 
     An update is timed by the part of a batch that one of `num_ranks` processes has.
     The learning rate still falls within the run. A recipe that already fits is returned unchanged.
@@ -56,6 +59,7 @@ def within(
     total = recipe.count_updates(per_epoch)
     with own_generator(device):  # the network timed draws its weights
         seconds = _time(recipe, batches, images=images, device=device, precision=precision, num_ranks=num_ranks)
+    seconds /= share
     affordable = int(SHARE * 60 * minutes / seconds)
     if affordable >= total:
         return recipe

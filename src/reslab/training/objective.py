@@ -6,7 +6,7 @@ arXiv:2007.10740, is the same with class counts); distillation from the base net
 Axes: N images, C channels, H rows, W columns, K classes, K' old classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -24,7 +24,9 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits (N, K), images,
 def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None, device: torch.device) -> Objective:
     """Build the loss of `recipe` for its training images; `teacher` is the network being extended."""
     offset = recipe.logit_adjustment * log_prior(images.counts(), recipe=recipe).to(device)
-    weights = None if recipe.class_weights is None else class_weights(images, recipe.class_weights).to(device)
+    weights = None
+    if recipe.class_weights is not None:
+        weights = class_weights(images.counts(), recipe.class_weights, classes=images.classes).to(device)
     extension = recipe.extension
 
     def objective(logits: Tensor, chunk: Tensor, labels: Tensor) -> Tensor:
@@ -50,22 +52,24 @@ def make_objective(recipe: Recipe, *, images: ImageSet, teacher: Forward | None,
     return objective
 
 
-def class_weights(images: ImageSet, weights: Literal["balanced"] | tuple[float, ...]) -> Tensor:
-    """Return the weight of each class (K,) in the loss; their mean over the training images is 1.
+def class_weights(
+    counts: list[int], weights: Literal["balanced"] | tuple[float, ...], *, classes: Sequence[str]
+) -> Tensor:
+    """Return the weight of each class (K,) in the loss; their mean over training images with these `counts` is 1.
 
     Raises: UserError unless there is one weight for each class.
     """
-    counts = torch.tensor(images.counts(), dtype=torch.float64)
+    num_images = torch.tensor(counts, dtype=torch.float64)
     if weights == "balanced":
-        given = 1 / counts.clamp(min=1)
+        given = 1 / num_images.clamp(min=1)
     elif len(weights) == len(counts):
         given = torch.tensor(weights, dtype=torch.float64)
     else:
         raise UserError(
             f"class_weights has {len(weights)} numbers for {len(counts)} classes: give one for each, in the order "
-            f"{', '.join(images.classes)}, or write balanced"
+            f"{', '.join(classes)}, or write balanced"
         )
-    return (given * counts.sum() / (given * counts).sum()).float()
+    return (given * num_images.sum() / (given * num_images).sum()).float()
 
 
 def log_prior(counts: list[int], *, recipe: Recipe) -> Tensor:

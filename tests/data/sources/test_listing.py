@@ -1071,6 +1071,9 @@ def test_a_validation_folder_is_the_validation_split(tmp_path: Path, small_recip
     assert training[:2] == validation[:2] == [4, 4]
     assert training[2] >= 1
     assert validation[2] == 1
+    fill("more/d", "more/e")(tmp_path)
+    few = joined.model_copy(update={"validation": 2})
+    assert read_split(few, "validation").counts()[2:] == [1, 1, 1]  # one of each class, though the share is less
 
 
 # ---- archives

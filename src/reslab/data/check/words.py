@@ -94,7 +94,8 @@ def _pair(pair: Copy) -> str:
 def _classes(report: Report) -> Iterator[str]:
     if small := report.small_classes:
         shown = named([f"{name}: {num}" for name, num in small.items()], most=SHOWN)
-        yield f"{counted(len(small), 'class')} of fewer than {FEW_IMAGES} images: {shown}"
+        images = "training images" if set(report.used) == {"train"} else "images"
+        yield f"{counted(len(small), 'class')} of fewer than {FEW_IMAGES} {images}: {shown}"
     if report.imbalance:
         totals = {name: sum(counts.values()) for name, counts in report.classes.items()}
         largest, smallest = max(totals, key=totals.__getitem__), min(totals, key=lambda name: totals[name] or 10**9)

@@ -27,12 +27,15 @@ async function look() {
   setTimeout(look, 1000 * SECONDS);
 }
 
+// Another run of the same name, after the first was deleted, is another one.
+const identify = (name) => `${name}\n${runs.find((each) => each.name === name)?.began}`;
+
 async function update() {
   await Promise.all(chosen.map(async (name) => {
-    const known = logs.get(name) || [], run = runs.find((each) => each.name === name);
+    const known = logs.get(identify(name)) || [], run = runs.find((each) => each.name === name);
     if (run.epochs === known.length) return;
     const after = run.epochs > known.length ? known.length : 0; // one that was resumed from before may be shorter
-    logs.set(name, [...known.slice(0, after), ...await ask(`/v1/log?${new URLSearchParams({ run: name, after })}`)]);
+    logs.set(identify(name), [...known.slice(0, after), ...await ask(`/v1/log?${new URLSearchParams({ run: name, after })}`)]);
   }));
   plot();
   await beside();
@@ -134,7 +137,7 @@ function axis(values, isLog) {
 // What a run has logged, each epoch with when it ended; the one under way ends where its updates have come to.
 function logged(name) {
   let seconds = 0;
-  const epochs = (logs.get(name) || []).map((epoch) => ({ ...epoch, at: seconds += epoch.seconds }));
+  const epochs = (logs.get(identify(name)) || []).map((epoch) => ({ ...epoch, at: seconds += epoch.seconds }));
   const run = runs.find((each) => each.name === name), { progress } = run;
   return progress ? [...epochs, { ...progress, epoch: run.epochs + progress.share, at: seconds + progress.share * seconds / (run.epochs || 1) }] : epochs;
 }
@@ -239,7 +242,7 @@ async function beside() {
 
 async function differences() {
   if (chosen.length < 2) return $("differences").replaceChildren();
-  const key = chosen.join("\n");
+  const key = chosen.map(identify).join("\n");
   if (!differing.has(key)) {
     const query = new URLSearchParams(chosen.map((name) => ["run", name]));
     try {
