@@ -106,7 +106,7 @@ def describe_wanted(error: "ErrorDetails") -> str:
 
 
 def show(value: Any) -> str:
-    """Format a value as JSON, shortened if it is long."""
+    """Format a value as JSON, shortened if it is long; of an object that JSON does not have, only its kind."""
     match value:
         case None | bool():
             return json.dumps(value)
@@ -114,7 +114,9 @@ def show(value: Any) -> str:
             return "[…]" if value else "[]"
         case dict():
             return "{…}" if value else "{}"
-    return reprlib.repr(value)
+        case str() | int() | float() | Path():
+            return reprlib.repr(value)
+    return f"a {type(value).__name__}"
 
 
 def in_shell(text: object) -> str:

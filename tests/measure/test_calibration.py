@@ -32,11 +32,11 @@ def test_the_found_temperature_has_the_least_log_loss_of_a_grid():
 
 def test_too_few_mistakes_and_absent_classes_are_told():
     # Of an answer that is always right every lower temperature would be better.
-    without = "no mistake on 3 held-out images to fit a temperature by"
+    without = "3 held-out images without a mistake do not suffice to fit a temperature"
     assert find_obstacle(np.eye(3), np.arange(3)) == without
-    one = "1 mistake on 4 held-out images is too few to fit a temperature by"
+    one = "1 mistake on 4 held-out images is too few to fit a temperature"
     assert find_obstacle(np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 1])) == one
-    two = "2 mistakes on 3 held-out images are too few to fit a temperature by"
+    two = "2 mistakes on 3 held-out images are too few to fit a temperature"
     assert find_obstacle(np.eye(3), np.array([0, 2, 1])) == two
     assert find_obstacle(np.eye(3), np.zeros(3, np.int64)) == "the held-out images do not show every class"
     assert find_obstacle(*draw(300, sharpness=2.0)) is None

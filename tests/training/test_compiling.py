@@ -68,7 +68,7 @@ def test_it_is_compiled_where_that_saves_more_than_it_takes(
 ) -> None:
     monkeypatch.setattr(type(undecided), "has_checkpoint", False)
     # 10 layers at 2 s take 20 s; at best a fifth of 0.5 s is saved at each update: 400 updates make up for it twice.
-    assert settle(undecided, preact(), 399) == (False, ["Not compiled: it takes about 20 s and saves about 40 s"])
+    assert settle(undecided, preact(), 399) == (False, ["Not compiled: that would take about 20 s and save about 40 s"])
     assert undecided.environment.compiled == "no"
     assert settle(undecided, preact(), 10**9) == (False, [])  # decided
     undecided.write_environment(undecided.environment.model_copy(update={"compiled": "undecided"}))
@@ -81,7 +81,9 @@ def test_every_shape_of_batch_is_compiled_anew(
     undecided: Run, monkeypatch: pytest.MonkeyPatch, timed: dict[bool, float]
 ) -> None:
     monkeypatch.setattr(type(undecided), "has_checkpoint", False)
-    assert settle(undecided, preact(), 1000, shapes=3)[1] == ["Not compiled: it takes about 60 s and saves about 100 s"]
+    assert settle(undecided, preact(), 1000, shapes=3)[1] == [
+        "Not compiled: that would take about 60 s and save about 100 s"
+    ]
 
 
 def test_a_network_that_is_slower_when_compiled_is_not(

@@ -286,6 +286,8 @@ def describe_pair(pair: "Pair") -> str:
         f"{_some(test.only_first)} right in the first alone, {_some(test.only_second)} in the second alone (McNemar's "
         f"p = {test.p_value:.3g})"
     )
+    if not test.only_first and not test.only_second:
+        words = "both are right on the same images"
     for name, difference in (("accuracy", pair.accuracy_difference), ("macro F1", pair.macro_f1_difference)):
         if difference is not None:
             words = f"{words}; {name} differs by {figure(difference, unit='points')}"

@@ -35,13 +35,14 @@ def counting(what: str, *, total: int, unit: str = "pictures") -> Iterator[Calla
         now = time.monotonic()
         if now < due:
             return
-        rate = f"{done / (now - began):,.0f} {unit}/s"
+        speed = done / (now - began)
+        rate = f"{speed:,.0f} {unit}/s" if speed >= 1 else ""
         if console.is_terminal:
             bar.start()
             bar.update(task, completed=done, rate=rate)
         else:
             due = now + PAUSE
-            line = f"reslab: {what}: {done:,} of {total:,} {unit}, {rate}"
+            line = f"reslab: {what}: {done:,} of {total:,} {unit}" + (f", {rate}" if rate else "")
             console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
     try:

@@ -338,7 +338,7 @@ class Extender:
                 f"prior correction: tau {choice.tau:g}, since a class has too few validation images to choose by"
             )
         elif choice.is_flat:
-            self.display.say(f"prior correction: tau {choice.tau:g}; every other has the same macro F1 {where}")
+            self.display.say(f"prior correction: tau {choice.tau:g}; all others have the same macro F1 {where}")
         else:
             strength = "" if choice.strength is None else f" and a strength of {choice.strength:g}"
             self.display.say(f"prior correction: tau {choice.tau:g}{strength}, the best macro F1 {where}")

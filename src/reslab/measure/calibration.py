@@ -21,12 +21,12 @@ def find_obstacle(logits: Logits, labels: Integers) -> str | None:
         return "the held-out images do not show every class"
     mistakes = int((logits.argmax(axis=1) != labels).sum())
     if not mistakes:
-        return f"no mistake on {counted(len(labels), 'held-out image')} to fit a temperature by"
+        return f"{counted(len(labels), 'held-out image')} without a mistake do not suffice to fit a temperature"
     if mistakes < FEWEST_MISTAKES:
         are = "is" if mistakes == 1 else "are"
         return (
             f"{counted(mistakes, 'mistake')} on {counted(len(labels), 'held-out image')} {are} too few to fit a "
-            "temperature by"
+            "temperature"
         )
     return None
 

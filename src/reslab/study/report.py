@@ -112,7 +112,7 @@ def _seeds_needed(num: int, further: int | None) -> str:
     if num == 1:
         return "one seed has no interval"
     if further is None:
-        return f"over {MOST_SEEDS:,} seeds or more test images needed"
+        return f"more than {MOST_SEEDS:,} seeds needed, or more test images"
     return f"about {counted(further, 'more seed')}"
 
 

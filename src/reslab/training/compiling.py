@@ -118,7 +118,7 @@ def _pays(model: nn.Module, work: Work, say: Callable[[str], None]) -> bool:
     plain = time_update(model, batch=work.batch, precision=work.precision)
     cost, saved = _weigh(model, work, plain)
     if saved <= MARGIN * cost:
-        say(f"Not compiled: it takes about {cost:.0f} s and saves about {saved:.0f} s")
+        say(f"Not compiled: that would take about {cost:.0f} s and save about {saved:.0f} s")
         return False
     say(f"Compiling an update to see what it saves: that takes about {cost / work.shapes:.0f} s")
     try:
