@@ -1,5 +1,6 @@
 """What the commands print: JSON for programs, tables whose lines stay whole, on any kind of terminal."""
 
+import csv
 import io
 import json
 import re
@@ -14,10 +15,12 @@ import pytest
 from PIL import Image
 
 from reslab.cli import show
+from reslab.evaluation.answers_table import answers_csv
+from reslab.measure.metrics import softmax
 from reslab.recipe.networks import Plain
 from reslab.recipe.recipe import Imported, Recipe
 from reslab.recipe.shipped import RECIPES
-from reslab.runs import Run, pack_weights, read_weights
+from reslab.runs import Familiarities, Run, pack_weights, read_weights, write_exhibit
 
 Command = Callable[..., Any]
 
@@ -241,6 +244,27 @@ def test_long_names_stay_whole(reslab: Command, finished: Run) -> None:
     folder.mkdir(parents=True)
     Image.new("L", (8, 8)).save(folder / "a.png")
     assert f"\n{folder}/a.png " in reslab("predict", "small", folder / "a.png").out
+
+
+def test_every_answer_is_written_with_the_probability_of_each_class(reslab: Command, finished: Run) -> None:
+    assert reslab("evaluate", "small", "--splits", "test", "--csv", "all.csv").out.endswith(
+        "Next: reslab report small\n"
+    )
+    with Path("all.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    logits, labels = finished.read_predictions("test")
+    assert [row["file"] for row in rows[:2]] == ["test image 0", "test image 1"]
+    assert [row["label"] for row in rows] == [finished.evaluation.classes[label] for label in labels]
+    found = np.array([[float(row[f"probability of {name}"]) for name in "147"] for row in rows])
+    np.testing.assert_allclose(found, softmax(logits), rtol=1e-6)
+    assert [row["prediction"] for row in rows] == ["147"[place] for place in found.argmax(axis=1)]
+    assert {(row["familiarity"], row["answered"]) for row in rows} == {("", "")}  # too few images were held out
+    write_exhibit(finished.path, "test", Familiarities(np.linspace(0, 1, len(rows), dtype=np.float32)))
+    told = answers_csv(finished, "test").decode("utf-8-sig").splitlines()
+    assert told[1].split(",")[3:5] == ["0.0", "no"]
+    assert told[-1].split(",")[3:5] == ["1.0", "yes"]
+    said = reslab("evaluate", "small", "--splits", "train", "--csv", "all.csv")
+    assert (said.code, said.err.startswith("reslab: --csv writes the answers to the test split")) == (2, True)
 
 
 def test_the_tables_hold_the_figures(reslab: Command, finished: Run) -> None:

@@ -21,6 +21,7 @@ from reslab.cli.options import (
     RunThreads,
     SkipDamaged,
     Threads,
+    check_csv,
     check_epochs,
     refuse_beside_resume,
     use_threads,
@@ -208,7 +209,7 @@ def calibrate(
     if json:
         print_json(found.model_dump() | {"evaluation_removed": was_evaluated})
         return
-    again = "; its earlier evaluation was removed" if was_evaluated else ""
+    again = "; its earlier evaluation and report were removed" if was_evaluated else ""
     echo(f"{run} is {found.words}{again}")
     echo(f"Next: reslab evaluate {in_shell(run)}")
 
@@ -239,6 +240,9 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="With --data, leave out unreadable pictures.")
     ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write the answer to each test image to this file.")
+    ] = None,
     data_dir: DataDir = None,
     allow_remote: AllowRemote = False,
     device: Device = "auto",
@@ -252,11 +256,17 @@ def evaluate(
     chosen = [name for name in SPLITS if name in named]
     if len(chosen) != len(named):
         raise UserError(f"--splits {splits}: choose from {', '.join(SPLITS)}, joined by commas, each once")
+    check_csv(csv)
     use_threads(threads)
     from reslab import evaluation
+    from reslab.evaluation.answers_table import answers_csv
     from reslab.runs import Run
+    from reslab.runs.files import write_bytes
 
     opened = Run.open(run)
+    measured_on = opened.recipe.measured_on
+    if csv is not None and (onnx or data is not None or (chosen and measured_on not in chosen)):
+        raise UserError(f"--csv writes the answers to the {measured_on} split: omit --onnx and --data, and measure it")
     if skip_damaged and data is None:
         raise UserError("--skip-damaged belongs to --data: a run's own images are read as it was trained")
     if onnx:
@@ -275,10 +285,14 @@ def evaluate(
             opened, splits=chosen or None, views=views, device=device, data_dir=data_dir, allow_remote=allow_remote
         )
         print_shortfall(opened)
+        if csv is not None:
+            write_bytes(csv, answers_csv(opened, measured_on))
         if json:
             print_json(figures.model_dump())
         else:
             print_evaluation(figures)
+            if csv is not None:
+                echo(f"Answers: {csv}")
             _print_next(opened, figures)
 
 
