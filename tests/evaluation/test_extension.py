@@ -17,7 +17,7 @@ from reslab.recipe.recipe import Extension, Linear, Recipe, Sgd, Standardize
 from reslab.records import ClassFigures, Estimate, Weights
 from reslab.report import write_report
 from reslab.runs import Predictions, Run, pack_weights, read_weights
-from reslab.words import figure
+from reslab.words import figure, listing
 from reslab.words import printable as plain
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
@@ -213,7 +213,8 @@ def test_the_terminal_shows_both_sides(extended, capsys):
     new = found.new_classes[1]
     assert f"{100 * new.figures.recall.value:.2f} % (" in lines["3"]
     assert f"{100 * new.taken_for_old.value:.2f} % (" in lines["3"]
-    assert ", ".join(f"{error.mistaken_for}: {100 * error.share.value:.1f} %" for error in new.errors) in lines["3"]
+    taken = listing([f"{error.mistaken_for} ({100 * error.share.value:.1f} %)" for error in new.errors])
+    assert f"3 is taken for {taken}." in plain(printed).replace("\n", " ")
 
 
 def test_the_training_split_does_not_ask_the_base(extended):

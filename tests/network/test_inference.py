@@ -204,4 +204,4 @@ def test_a_long_evaluation_says_how_far_it_is(capsys: pytest.CaptureFixture[str]
     with watching(images, "evaluating") as watched:
         assert len(watched) == 5
         assert torch.equal(torch.cat([watched[0:2], watched[2:5]]), images)
-    assert capsys.readouterr().err.startswith("reslab: evaluating: 0 of 5 images, ")
+    assert capsys.readouterr().err.startswith("reslab: evaluating: 0 of 5 images")

@@ -5,7 +5,7 @@ Axes: N images, C channels, H rows, W columns.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def count_multiply_adds(model: ImageClassifier, *, image: Tensor) -> int:
 def count_memory(model: ImageClassifier, *, image: Tensor) -> int:
     """Count the bytes that training keeps for one `image` (C, H, W) until gradients are computed."""
     network = _on_meta(model).train()
+    _replace_norms(network, _Norm)
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, tuple[int, Tensor]] = {}
 
@@ -103,8 +104,27 @@ def _on_meta(model: ImageClassifier) -> ImageClassifier:
 def _without_norms(model: ImageClassifier) -> ImageClassifier:
     """Remove batch norm, which affects neither counts nor receptive field, but takes most of the time on `meta`."""
     network = _on_meta(model).eval()
+    _replace_norms(network, nn.Identity)
+    return network
+
+
+def _replace_norms(network: nn.Module, make: Callable[[], nn.Module]) -> None:
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, nn.Identity())
-    return network
+                setattr(parent, name, make())
+
+
+class _Norm(nn.Module):
+    """Keeps what batch norm keeps in training, its input and two numbers for each channel, without its computations."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        result: Tensor = _Keep.apply(maps, torch.empty_like(maps[0, :, 0, 0], requires_grad=True))  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Keep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, torch.empty_like(scale), torch.empty_like(scale))
+        return torch.empty_like(maps)

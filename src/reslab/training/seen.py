@@ -134,7 +134,7 @@ def leave_out_seen(held_out: ImageSet, run: Run) -> ImageSet | None:
 
 def has_frozen_base(run: Run) -> bool:
     """Return whether an extension uses layers that no image has trained, as `reslab fit` leaves them."""
-    if run.recipe.extension is None or run.recipe.extension.method != "fusion":
+    if run.recipe.extension is None or run.recipe.extension.method != "fusion" or not run.base_path.exists():
         return False
     familiarity = Network.load(run.base_path, device="cpu").familiarity
     return familiarity is not None and isinstance(familiarity.measure, Neighbours)
