@@ -64,26 +64,29 @@ class Display:
             self.due = now + PAUSE
 
     def epoch(self, done: Epoch) -> None:
-        """Print the line of a finished epoch."""
+        """Print the line of a finished epoch, which fits into 80 columns."""
         self.due = max(self.due, time.monotonic() + PAUSE) if self.bar is None else self.due
         line = (
-            f"epoch {done.epoch:>3}/{self.total_epochs}  {done.seconds:7.1f} s  {done.images_per_second:8,.0f} images/s"
-            f"  rate {done.learning_rate:.4f}  loss {done.train_loss:.4f}  accuracy {percent(done.train_accuracy)}"
+            f"epoch {done.epoch:>3}/{self.total_epochs}  {done.seconds:7.1f} s  loss {done.train_loss:.4f}  accuracy "
+            f"{percent(done.train_accuracy)}"
         )
         if done.validation_accuracy is not None:
             line += f"  validation {percent(done.validation_accuracy)}"
         self.say(line)
 
     def say(self, line: str) -> None:
-        """Print a sentence unchanged."""
-        self.console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+        """Print a sentence, on a terminal broken between words."""
+        _print(self.console, line)
+
+
+def _print(console: Console, line: str, *, style: str = "") -> None:
+    is_whole = not console.is_terminal  # in a file
+    console.print(printable(line), soft_wrap=is_whole, markup=False, emoji=False, style=style)
 
 
 def warn(line: str, *, silent: bool) -> None:
     """Print a sentence in red."""
-    Console(stderr=True, quiet=silent, highlight=False).print(
-        printable(line), soft_wrap=True, markup=False, emoji=False, style="red"
-    )
+    _print(Console(stderr=True, quiet=silent, highlight=False), line, style="red")
 
 
 def say(line: str, *, silent: bool) -> None:
