@@ -224,3 +224,14 @@ def test_weights_that_are_not_finite_are_not_written(finished):
     tensors, weights = read_weights(finished.path)
     with pytest.raises(Failure, match=r"head\.bias is not finite, so no weights are written"):
         pack_weights(tensors | {"head.bias": np.full_like(tensors["head.bias"], np.inf)}, weights)
+
+
+def test_reports_of_other_weights_are_removed_with_their_evaluation(finished):
+    mine = finished.path / "report-of-mine.html"
+    for name in ("report.html", "report.ru.md", "model-card.md", "report.pdf", mine.name):
+        (finished.path / name).write_text("x")
+    finished.remove_evaluation()
+    assert mine.exists()
+    left = {path.name for path in finished.path.iterdir()}
+    assert not left & {"report.html", "report.ru.md", "model-card.md", "report.pdf", "evaluation.json"}
+    assert "predictions-test.npz" not in left

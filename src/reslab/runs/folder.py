@@ -70,6 +70,7 @@ AFTER_THE_RECIPE = (
     "memory.safetensors",
 )
 
+REPORTS: Final = ("report", "model-card")
 BASE_DIGESTS: Final = ("base", "base_held_out")
 MEMORY_BASE: Final = "base"  # in the metadata of a memory: the SHA-256 of the weights that computed its features
 START_DIGEST: Final = "sha256"  # of the original file, in the metadata of starting weights
@@ -528,7 +529,9 @@ class Run:
 
     def remove_evaluation(self) -> None:
         """Remove metrics, predictions and reports before different weights are written."""
-        for pattern in ("evaluation*.json", "predictions-*.npz", "report*.html", "report*.md", "model-card*.md"):
+        reports = (f"{each}{language}" for each in REPORTS for language in ("", ".??"))
+        names = [f"{name}.{ending}" for name in reports for ending in ("html", "md", "pdf")]
+        for pattern in ("evaluation*.json", "predictions-*.npz", *names):
             for path in self.path.glob(pattern):
                 writing(path, partial(path.unlink, missing_ok=True))
 
