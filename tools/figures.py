@@ -508,11 +508,15 @@ def methods() -> str:
     """List the methods of `reslab extend`."""
     from reslab.extension.methods import METHODS
 
-    remembered = "needed, or [remembered](#without-the-old-images)"
-    need = {name: "needed" if about.needs_old else "optional" for name, about in METHODS.items()} | {
-        "fusion": remembered
-    }
-    rows = [[f"[`{name}`](methods/{name}.md)", about.summary, need[name]] for name, about in METHODS.items()]
+    need, or_remembered = {True: "needed", False: "optional"}, ", or [remembered](#without-the-old-images)"
+    rows = [
+        [
+            f"[`{name}`](methods/{name}.md)",
+            about.summary,
+            need[about.needs_old] + (or_remembered if about.remembers else ""),
+        ]
+        for name, about in METHODS.items()
+    ]
     return table(["method", "what it does", "images of the old classes"], rows)
 
 

@@ -46,6 +46,19 @@ def test_the_head_is_divided_so_that_whatever_reads_the_weights_is_calibrated(ne
     assert again.metadata.calibration == Calibration(temperature=temperature, num_images=len(held_out.labels))
 
 
+def test_rows_fitted_beside_calibrated_ones_are_calibrated_where_mistakes_show_it(network, digits, held_out):
+    before = network.logits(held_out.images)
+    known, held, perfect = (
+        (network.features(each.images), labels)
+        for each, labels in ((digits, digits.labels), (held_out, held_out.labels), (held_out, before.argmax(1)))
+    )
+    found = finish_on(network, known, held, calibrated=True)
+    assert found.network.metadata.calibration == Calibration(temperature=1.0, num_images=len(held_out.labels))
+    torch.testing.assert_close(found.network.logits(held_out.images), before)
+    found = finish_on(network, known, perfect, calibrated=True)
+    assert (found.network.metadata.calibration, found.note) == (None, "calibrated by the new classes' rows alone")
+
+
 @pytest.mark.parametrize("on_features", [False, True])
 def test_expected_frequencies_weight_whatever_is_promised(digits, held_out, on_features):
     """Class sets and familiarity; frequencies as among the held-out images change nothing."""

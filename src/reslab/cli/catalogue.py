@@ -100,8 +100,7 @@ def methods(json: Json = False) -> None:
     from reslab.extension.methods import DEFAULT, DEFAULT_OF_FIT, METHODS
 
     default_after = {DEFAULT: "train", DEFAULT_OF_FIT: "fit"}
-    need = {name: "needed" if about.needs_old else "optional" for name, about in METHODS.items()}
-    need["fusion"] = "needed, or remembered"
+    need = {True: "needed", False: "optional"}
     if json:
         shown = ("summary", "needs_old", "on_features")
         print_json(
@@ -114,7 +113,15 @@ def methods(json: Json = False) -> None:
     print_table(
         "Methods of extension",
         ["name", "what it does", "old images", "default after"],
-        [[name, about.summary, need[name], default_after.get(name, "")] for name, about in METHODS.items()],
+        [
+            [
+                name,
+                about.summary,
+                need[about.needs_old] + (", or remembered" if about.remembers else ""),
+                default_after.get(name, ""),
+            ]
+            for name, about in METHODS.items()
+        ],
     )
 
 

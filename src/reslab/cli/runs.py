@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of initialization, order and augmentation.")]
 
+MOST_FIELDS = 8  # of recipes that a table shows side by side
+
 
 def lab(
     out: Annotated[Path, typer.Option(help="The output folder; an interrupted lab there is resumed.")] = Path(
@@ -266,7 +268,9 @@ def evaluate(
     opened = Run.open(run)
     measured_on = opened.recipe.measured_on
     if csv is not None and (onnx or data is not None or (chosen and measured_on not in chosen)):
-        raise UserError(f"--csv writes the answers to the {measured_on} split: omit --onnx and --data, and measure it")
+        raise UserError(
+            f"--csv writes the answers to the {measured_on} split: name it in --splits, and omit --onnx and --data"
+        )
     if skip_damaged and data is None:
         raise UserError("--skip-damaged belongs to --data: a run's own images are read as it was trained")
     if onnx:
@@ -365,7 +369,7 @@ def compare(
     from reslab.report.comparison import differing_fields
     from reslab.report.curves import write_curves
     from reslab.runs import Run
-    from reslab.words import duration, figure
+    from reslab.words import duration, figure, named
 
     if len(runs) < 2:
         raise UserError("name at least two runs to compare")
@@ -386,7 +390,10 @@ def compare(
             for row in found.rows
         ],
     )
-    if fields := differing_fields(opened):
+    fields = differing_fields(opened)
+    if len(fields) > MOST_FIELDS:
+        echo_sentences(f"Their recipes differ in {len(fields)} fields: {named(list(fields))}.")
+    elif fields:
         rows = [[field, *values] for field, values in fields.items()]
         print_table("What their recipes set differently", ["field", *(row.name for row in found.rows)], rows)
     for pair in found.pairs:

@@ -82,7 +82,7 @@ class Extender:
         self.images, self.held_out = begun.splits[0], begun.splits[1] if len(begun.splits) > 1 else None
         self.silent, self.safety = silent, safety
         self.base = self._load_base()
-        self.memory = read_base_memory(self.run) if self.extension.method == "fusion" else None
+        self.memory = read_base_memory(self.run) if METHODS[self.extension.method].remembers else None
         self.is_unchanged = has_frozen_base(self.run)
         self.has_unseen = self._keep_unseen()
         self.fused: _Fused | None = None

@@ -42,6 +42,7 @@ class About(NamedTuple):
     is_tuned: bool = False  # whether it trains all layers of the base further
     distills: bool = False  # whether the base teaches it
     is_fused: bool = False  # whether the base is joined with a pretrained network
+    remembers: bool = False  # whether what `reslab remember` keeps can stand in for the old images
     settings: tuple[str, ...] | None = None  # fields of the recipe that may be set; None if the training takes all
 
 
@@ -59,6 +60,7 @@ METHODS: Final[dict[Method, About]] = {
         "combine the old network with a pretrained one; train only a head",
         on_features=True,
         is_fused=True,
+        remembers=True,
     ),
     "finetune": About("train all layers, the backbone more slowly, on balanced classes", is_tuned=True),
     "finetune-distill": About(
@@ -115,10 +117,10 @@ def check_method(method: str, *, old_data: str | int, base: Path, remembers: boo
         hint = did_you_mean(method, METHODS, otherwise=f"choose from {', '.join(METHODS)}")
         raise UserError(f"unknown method {method!r}: {hint}")
     known: Method = method
-    if old_data == "none" and METHODS[known].needs_old and not (method == "fusion" and remembers):
+    if old_data == "none" and METHODS[known].needs_old and not (METHODS[known].remembers and remembers):
         others = " or ".join(name for name, about in METHODS.items() if not about.needs_old)
         remember = f"run reslab remember {in_shell(base)} while you have them"
-        instead = remember if method == "fusion" else f"take {others}"
+        instead = remember if METHODS[known].remembers else f"take {others}"
         raise UserError(f"{method} needs images of the old classes: give --old-data all or a number, or {instead}")
     return known
 

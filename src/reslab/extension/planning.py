@@ -77,7 +77,7 @@ def plan_extension(
     Raises: UserError if its base, its data or the wishes do not allow it.
     """
     method = check_method(wish.method, old_data=wish.old_data, base=run.path, remembers=memory is not None)
-    if method != "fusion":
+    if not METHODS[method].remembers:
         memory = None
     _check_wish(run, weights, wish, method=method, remembers=memory is not None)
     base = run.recipe

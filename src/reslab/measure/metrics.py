@@ -97,6 +97,11 @@ def log_loss(logits: Logits, labels: Integers) -> float:
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
+def bins_of(confidence: Floats) -> Integers:
+    """Number the bins, from 1, that the largest probabilities (N,) fall into."""
+    return np.ceil(confidence * CALIBRATION_BINS).astype(np.int64)
+
+
 def image_terms(logits: Logits, *, labels: Integers) -> Floats:
     """Return each image's contribution to the metrics of probabilities: (N, 1 + bins).
 
@@ -106,7 +111,7 @@ def image_terms(logits: Logits, *, labels: Integers) -> Floats:
     log_probabilities = log_softmax(logits)
     images = np.arange(len(labels))
     confidence = np.exp(log_probabilities.max(axis=1))
-    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64)
+    bins = bins_of(confidence)
     terms = np.zeros((len(labels), 1 + CALIBRATION_BINS))
     terms[:, 0] = np.abs(log_probabilities[images, labels])
     terms[images, bins] = confidence - (logits.argmax(axis=1) == labels)
@@ -125,7 +130,7 @@ def calibrated_errors(logits: Logits, *, resamples: int, generator: np.random.Ge
     2007, "Increasing the Reliability of Reliability Diagrams").
     """
     confidence = np.exp(log_softmax(logits).max(axis=1))
-    bins = np.ceil(confidence * CALIBRATION_BINS).astype(np.int64)
+    bins = bins_of(confidence)
     counts = np.bincount(bins, minlength=1 + CALIBRATION_BINS)
     expected = np.bincount(bins, confidence, minlength=1 + CALIBRATION_BINS)
     drawn = generator.binomial(counts, ratio(expected, counts).clip(0, 1), size=(resamples, len(counts)))

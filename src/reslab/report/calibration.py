@@ -15,15 +15,16 @@ def calibration_sentence(evaluation: Evaluation) -> str | None:
     if (test := evaluation.splits.get("test")) is None:
         return None
     now, before = test.expected_calibration_error, test.expected_calibration_error_uncalibrated
-    if evaluation.calibration is None and before is None:
-        return say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
-    calibrated = (
-        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None
-    )
     exact = None
     if not now.low and now.value and num_wrong(test):
         images = counted(test.num_images, "test image")
-        exact = say("With {images}, exact probabilities may seem as far off.", images=images)
+        exact = say("On {images}, exact probabilities could look just as far off.", images=images)
+    if evaluation.calibration is None and before is None:
+        off = say("Probabilities are off by {now} on average: they are not calibrated.", now=figure(now))
+        return " ".join(filter(None, [off, exact]))
+    calibrated = (
+        say("They are {calibrated}.", calibrated=evaluation.calibration.words) if evaluation.calibration else None
+    )
     if before is None or (evaluation.calibration is not None and evaluation.calibration.temperature == 1):
         off = say("Probabilities are off by {now} on average.", now=figure(now))
         return " ".join(filter(None, [off, exact, calibrated]))

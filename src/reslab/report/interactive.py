@@ -22,7 +22,6 @@ from reslab.report.nearest import PublishedRow
 from reslab.report.pictures import has_curves
 from reslab.report.sheets import columns_of, make_sheet
 from reslab.report.tables import reliability, split_words, splits_of
-from reslab.words import printable
 
 PLOTLY = "plotly/cartesian.min.js"
 
@@ -113,9 +112,9 @@ def _split(inputs: Inputs, split: SplitName) -> dict[str, Any]:
 
 def _call(inputs: Inputs, split: SplitName, shown: Shown) -> list[str]:
     """Name the images of a gallery: test images by their file if there is one, others by their number."""
-    files = inputs.names if split == "test" else None
     return [
-        (files and printable(files[index])) or say("image {index}", index=index) for index in shown.indices.tolist()
+        (split == "test" and inputs.file_of(index)) or say("image {index}", index=index)
+        for index in shown.indices.tolist()
     ]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reslab.language import decimal, grouped, say
 from reslab.measure.intervals import proportion_interval
-from reslab.measure.metrics import CALIBRATION_BINS, softmax
+from reslab.measure.metrics import bins_of, softmax
 from reslab.recipe.published import CIFAR10_NETWORKS
 from reslab.records import (
     SPLITS,
@@ -386,7 +386,7 @@ def reliability(predictions: Predictions) -> Reliability:
     """Compare each bin's mean probability of the predicted class with how often that class is right."""
     certainty = softmax(predictions.logits).max(axis=1)
     correct = predictions.logits.argmax(axis=1) == predictions.labels
-    bins = np.ceil(certainty * CALIBRATION_BINS).astype(np.int64)
+    bins = bins_of(certainty)
     count = np.bincount(bins)
     used = count > 0
     sure, right = (np.bincount(bins, values)[used] for values in (certainty, correct))
